@@ -1,0 +1,103 @@
+"""Threads for looks that may block for ever.
+
+A few threads do everybody's looks. When all are busy and somebody waits, one more is started, so that a hung mount
+costs one thread and nobody's time; threads beyond the few leave as soon as they have nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+REGULAR: Final = 4
+PATIENCE: Final = 0.02
+"""Seconds that a look may wait for a thread before another one is started."""
+_numbers = itertools.count(1)
+
+
+class Crew:
+    """Daemon threads, so that a hung one never keeps the process from ending."""
+
+    __slots__ = ("_condition", "_idle", "_jobs", "_threads")
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._threads = 0
+        self._idle = 0
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are, hung ones included."""
+        return self._threads
+
+    def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run ``work`` in a thread; the future belongs to the running loop. Its result is dropped if the loop is gone by then."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def job() -> None:
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001 - it is handed to whoever waits
+                _hand_over(loop, future, None, error)
+            else:
+                _hand_over(loop, future, result, None)
+
+        with self._condition:
+            self._jobs.append(job)
+            if self._idle >= len(self._jobs):
+                self._condition.notify()
+            elif self._threads < REGULAR:
+                self._start()
+            else:
+                loop.call_later(PATIENCE, self._relieve)
+        return future
+
+    def _start(self) -> None:
+        self._threads += 1
+        threading.Thread(target=self._work, name=f"look-{next(_numbers)}", daemon=True).start()
+
+    def _relieve(self) -> None:
+        """Start a thread if somebody still waits: every thread is busy, perhaps for ever."""
+        with self._condition:
+            if self._jobs and not self._idle:
+                self._start()
+                asyncio.get_running_loop().call_later(PATIENCE, self._relieve)
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                while not self._jobs:
+                    if self._idle >= REGULAR:
+                        self._threads -= 1
+                        return
+                    self._idle += 1
+                    self._condition.wait()
+                    self._idle -= 1
+                job = self._jobs.popleft()
+            job()
+            del job
+
+
+def _hand_over(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: T | None, error: BaseException | None
+) -> None:
+    def settle() -> None:
+        if future.done():
+            return  # cancelled: nobody waits any more
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(settle)

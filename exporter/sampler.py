@@ -1,0 +1,311 @@
+"""One loop per look: interval, deadline, single flight, back-off, staleness. Keeps the latest of everything.
+
+Here and nowhere else it is decided what a failed look means: probe_up is 0 at once, the values of that probe are
+held for three intervals (at least 15 s), then they are unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from exporter.crew import Crew
+from exporter.model import Found, Heartbeats, Probe, Reading, Reason, Snapshot, Trouble
+from exporter.probes.errors import ProbeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from exporter.clock import Clock
+    from exporter.model import PidFile, Value
+    from exporter.systems import Look
+
+log = structlog.get_logger("sampler")
+
+RELIST: Final = 0.25
+"""Seconds between looks that exits ask for: at most 4 a second."""
+HISTORY: Final = 32
+"""Snapshots kept per supervisor."""
+LONGEST_BACK_OFF: Final = 60.0
+STUCK_AFTER: Final = 30.0
+_SLOWED: Final = frozenset({Reason.UNREACHABLE, Reason.AUTH, Reason.CAPACITY, Reason.PROTOCOL, Reason.TIMEOUT})
+"""Troubles that are made worse by asking often."""
+_NEVER_SLOWED: Final = frozenset({Probe.PROCESS, Probe.CHILDREN, Probe.HEARTBEAT})
+
+
+def hold_time(interval: float) -> float:
+    """For how many seconds the last good values of a probe outlive its failing."""
+    return max(3 * interval, 15.0)
+
+
+@dataclass(slots=True)
+class _Latest:
+    """What is known of one probe."""
+
+    interval: float
+    value: Value | None = None
+    trouble: Trouble | None = None
+    duration: float = 0.0
+    looked_at: float = 0.0
+    succeeded_at: float | None = None
+    succeeded_boottime: float = 0.0
+    errors: Counter[Reason] = field(default_factory=Counter)
+
+    def reading(self, boottime: float) -> Reading:
+        held = boottime - self.succeeded_boottime <= hold_time(self.interval)
+        return Reading(
+            self.value if held else None, self.trouble, self.duration, self.looked_at, self.succeeded_at,
+            dict(self.errors),
+        )  # fmt: skip
+
+
+@dataclass(slots=True, eq=False)
+class Post:
+    """One supervisor with its looks and what they brought."""
+
+    supervisor: str
+    system: str
+    looks: Sequence[Look]
+    latest: dict[Probe, _Latest] = field(default_factory=dict)
+    pidfile: PidFile | None = None
+    history: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=HISTORY))
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """All probes of its looks, in the order of the model."""
+        mine = {probe for look in self.looks for probe in look.probes}
+        return tuple(probe for probe in Probe if probe in mine)
+
+    def snapshot(self, clock: Clock) -> Snapshot:
+        """Everything known now; what is too old is unknown."""
+        boottime = clock.boottime()
+        readings = {probe: latest.reading(boottime) for probe, latest in self.latest.items()}
+        return Snapshot(
+            self.supervisor, self.system, clock.wall(), boottime, readings, self.probes, self.pidfile
+        )
+
+    def accept(self, look: Look, found: Found, duration: float, clock: Clock) -> None:
+        """Take in what a look brought."""
+        if Probe.PROCESS in found.values and (found.pidfile is not None or self.pidfile is not None):
+            self.pidfile = found.pidfile
+        for probe, value in found.values.items():
+            latest = self.latest.setdefault(probe, _Latest(look.interval))
+            latest.duration, latest.looked_at = duration, clock.wall()
+            if isinstance(value, Trouble):
+                latest.trouble = value
+                latest.errors[value.reason] += 1
+                continue
+            latest.value = value
+            latest.trouble = _inner_trouble(value)
+            latest.succeeded_boottime = clock.boottime()
+            if latest.trouble is None:
+                latest.succeeded_at = clock.wall()
+            else:
+                latest.errors[latest.trouble.reason] += 1
+        self.history.append(self.snapshot(clock))
+
+    def fail(self, look: Look, trouble: Trouble, duration: float, clock: Clock) -> None:
+        """A look that brought nothing at all."""
+        self.accept(look, Found(dict.fromkeys(look.probes, trouble), self.pidfile), duration, clock)
+
+
+def _inner_trouble(value: Value) -> Trouble | None:
+    """A look at several heartbeats brings the good ones and says what is wrong with another."""
+    if isinstance(value, Heartbeats):
+        return next((beat.trouble for beat in value.beats if beat.trouble is not None), None)
+    return None
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """The loop of one look."""
+
+    post: Post
+    look: Look
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pending: asyncio.Future[Found] | None = None
+    failures: int = 0
+    began: float = float("-inf")
+    submitted: float = 0.0
+    """Monotonic time at which the newest look was handed to a thread."""
+    progress: float = 0.0
+    """Monotonic time at which a look last ended or was given up."""
+    looked: bool = False
+
+
+class Sampler:
+    """Looks at every supervisor, for as long as its tasks run."""
+
+    def __init__(self, clock: Clock, on_change: Callable[[Post], None] | None = None) -> None:
+        self._clock = clock
+        self._crew = Crew()
+        self._on_change = on_change
+        self._posts: dict[str, Post] = {}
+        self._turns: dict[str, list[_Turn]] = {}
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+
+    @property
+    def crew(self) -> Crew:
+        """The threads."""
+        return self._crew
+
+    @property
+    def posts(self) -> Mapping[str, Post]:
+        """Everything watched, by supervisor."""
+        return self._posts
+
+    def snapshots(self) -> list[Snapshot]:
+        """What is known now of every supervisor, in configured order."""
+        return [post.snapshot(self._clock) for post in self._posts.values()]
+
+    def start(self, post: Post) -> None:
+        """Begin to look."""
+        loop = asyncio.get_running_loop()
+        self._posts[post.supervisor] = post
+        turns = self._turns[post.supervisor] = [_Turn(post, look) for look in post.looks]
+        tasks = self._tasks[post.supervisor] = []
+        for turn in turns:
+            turn.progress = self._clock.monotonic()
+            if turn.look.wake_fd is not None:
+                loop.add_reader(turn.look.wake_fd, self._woken, turn)
+            tasks.append(loop.create_task(self._tend(turn), name=f"look {post.supervisor} {turn.look.probes[0]}"))
+
+    async def stop(self, supervisor: str) -> None:
+        """Look no more, and let everything held go."""
+        loop = asyncio.get_running_loop()
+        self._posts.pop(supervisor, None)
+        for task in self._tasks.pop(supervisor, []):
+            task.cancel()
+        for turn in self._turns.pop(supervisor, []):
+            if turn.look.wake_fd is not None:
+                loop.remove_reader(turn.look.wake_fd)
+            if turn.pending is not None and not turn.pending.done():
+                await asyncio.wait({turn.pending}, timeout=0.5)
+            if turn.pending is None or turn.pending.done():
+                turn.look.close()  # a hung look keeps its descriptors: closing them under it would be a race
+
+    async def stop_all(self) -> None:
+        """Stop everything."""
+        for supervisor in list(self._posts):
+            await self.stop(supervisor)
+
+    def reorder(self, names: Sequence[str]) -> None:
+        """Keep the configured order after a reload."""
+        self._posts = {name: self._posts[name] for name in names if name in self._posts}
+
+    def stuck(self) -> str:
+        """Why the sampler itself does not get on; empty when it does. A hung supervisor does not make it stuck."""
+        now = self._clock.monotonic()
+        for turns in self._turns.values():
+            for turn in turns:
+                behind = now - turn.progress
+                if behind > max(3 * turn.look.interval, STUCK_AFTER) + turn.look.deadline + self._back_off(turn):
+                    return f"no look was begun or given up for {behind:.0f} s"
+        dead = [task.get_name() for tasks in self._tasks.values() for task in tasks if task.done()]
+        return f"the loop of {dead[0]} ended" if dead else ""
+
+    def looked_at_all(self) -> bool:
+        """Every look was taken, or given up, at least once."""
+        return all(turn.looked for turns in self._turns.values() for turn in turns)
+
+    async def look_now(self, supervisor: str) -> Snapshot:
+        """Take every look of one supervisor at once and give what is known then."""
+        for turn in self._turns[supervisor]:
+            await self._take(turn)
+        return self._posts[supervisor].snapshot(self._clock)
+
+    # --- loops
+
+    async def _tend(self, turn: _Turn) -> None:
+        while True:
+            turn.wake.clear()
+            await self._take(turn)
+            turn.looked = True
+            turn.progress = self._clock.monotonic()
+            if turn.wake.is_set():
+                await self._settle(turn)  # who ended while the look went on may have been read before
+            delay = max(0.0, turn.began + turn.look.interval - self._clock.monotonic()) + self._back_off(turn)
+            try:
+                await asyncio.wait_for(turn.wake.wait(), delay)
+            except TimeoutError:
+                continue
+            await asyncio.sleep(max(0.0, turn.began + RELIST - self._clock.monotonic()))
+
+    def _back_off(self, turn: _Turn) -> float:
+        if not turn.failures or not _NEVER_SLOWED.isdisjoint(turn.look.probes):
+            return 0.0
+        return float(min(LONGEST_BACK_OFF, turn.look.interval * 2 ** min(turn.failures, 10)))
+
+    async def _take(self, turn: _Turn) -> None:
+        """One look within its deadline. While an earlier one hangs there is no other: only its failing is told again."""
+        clock, look, post = self._clock, turn.look, turn.post
+        async with turn.lock:
+            turn.began = clock.monotonic()
+            if turn.pending is not None and not turn.pending.done():
+                words = f"a look that began {clock.monotonic() - turn.submitted:.0f} s ago still hangs"
+                post.fail(look, Trouble(Reason.TIMEOUT, words), look.deadline, clock)
+                turn.failures += 1
+            else:
+                turn.submitted = turn.began
+                turn.pending = self._crew.submit(look.run)
+                await asyncio.wait({turn.pending}, timeout=look.deadline)
+                duration = clock.monotonic() - turn.began
+                if turn.pending.done():
+                    self._take_in(turn, turn.pending, duration)
+                else:
+                    words = f"no answer within {look.deadline:g} s"
+                    post.fail(look, Trouble(Reason.TIMEOUT, words), duration, clock)
+                    turn.failures += 1
+        self._changed(post)
+
+    def _take_in(self, turn: _Turn, done: asyncio.Future[Found], duration: float) -> None:
+        error = done.exception()
+        if error is None:
+            found = done.result()
+            turn.post.accept(turn.look, found, duration, self._clock)
+            slowed = any(isinstance(v, Trouble) and v.reason in _SLOWED for v in found.values.values())
+            turn.failures = turn.failures + 1 if slowed else 0
+        elif isinstance(error, ProbeError):
+            turn.post.fail(turn.look, error.trouble, duration, self._clock)
+            turn.failures = turn.failures + 1 if error.reason in _SLOWED else 0
+        else:
+            # A defect of ours must not end the loop, nor be mistaken for a fault of the supervisor.
+            log.error("a look failed inside", supervisor=turn.post.supervisor, error=repr(error), exc_info=error)
+            trouble = Trouble(Reason.INTERNAL, f"defect in jobwarden: {type(error).__name__}; please report it")
+            turn.post.fail(turn.look, trouble, duration, self._clock)
+
+    def _changed(self, post: Post) -> None:
+        if self._on_change is not None:
+            self._on_change(post)
+
+    # --- exits between looks
+
+    def _woken(self, turn: _Turn) -> None:
+        """Called by the event loop when a held process ended."""
+        if turn.look.drain is not None and not turn.look.drain():
+            return
+        if not turn.lock.locked():
+            task = asyncio.get_running_loop().create_task(self._settle(turn))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+        turn.wake.set()
+
+    async def _settle(self, turn: _Turn) -> None:
+        """Show ends at once; the look that follows sees the replacement."""
+        if turn.look.settle is None:
+            return
+        async with turn.lock:
+            if turn.pending is not None and not turn.pending.done():
+                return
+            began = self._clock.monotonic()
+            settling = turn.pending = self._crew.submit(lambda: turn.look.settle() or Found({}))  # type: ignore[misc]
+            await asyncio.wait({settling}, timeout=turn.look.deadline)
+            if settling.done():
+                self._take_in(turn, settling, self._clock.monotonic() - began)
+        self._changed(turn.post)

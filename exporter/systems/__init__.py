@@ -1,0 +1,56 @@
+"""What to look at and what it means: one file per system.
+
+A system module has ``Options`` (its part of the configuration) and ``looks(options, surroundings)``.
+It is found by its file name, which is also the value of ``system:`` in the configuration.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from exporter.config.schema import SupervisorOptions
+    from exporter.model import Found, Probe
+    from exporter.watch import Surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One way of looking at one supervisor. ``run`` may block: the sampler gives it a thread, a deadline and a back-off.
+
+    ``wake_fd`` is a descriptor that becomes readable when the look should be repeated at once (children's exits).
+    """
+
+    probes: tuple[Probe, ...]
+    interval: float
+    deadline: float
+    run: Callable[[], Found]
+    close: Callable[[], None]
+    settle: Callable[[], Found | None] | None = None
+    """Cheap: takes in the events behind ``wake_fd`` without reading anything anew; None when nothing changed."""
+    drain: Callable[[], bool] | None = None
+    """Runs in the event loop when ``wake_fd`` is readable: takes the events in at once. False: there were none."""
+    wake_fd: int | None = None
+
+
+class System(Protocol):
+    """The shape of a system module."""
+
+    Options: type[SupervisorOptions]
+
+    def looks(self, options: SupervisorOptions, surroundings: Surroundings) -> tuple[Look, ...]:
+        """Everything there is to look at for one configured supervisor."""
+        ...
+
+
+def registry() -> dict[str, System]:
+    """Every system that is shipped, by name."""
+    return {
+        module.name: cast("System", importlib.import_module(f"{__name__}.{module.name}"))
+        for module in pkgutil.iter_modules(__path__)
+        if not module.name.startswith("_")
+    }

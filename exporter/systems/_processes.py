@@ -1,0 +1,82 @@
+"""What every system does alike: watch the main process and its children as the configuration says."""
+
+from __future__ import annotations
+
+import pwd
+from typing import TYPE_CHECKING
+
+from exporter.model import Probe, Reason
+from exporter.probes.errors import ProbeError
+from exporter.probes.matching import Matcher
+from exporter.systems import Look
+from exporter.watch import PidFilePlan, RolePlan, Watch, WatchPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.config.schema import ChildOptions, MatchOptions, ProcessOptions, SupervisorOptions
+    from exporter.watch import Surroundings
+
+
+def matcher(options: MatchOptions) -> Matcher:
+    """The patterns of one match section."""
+    return Matcher(options.exe, options.cmdline, options.comm, options.user)
+
+
+def roles(options: Sequence[ChildOptions]) -> tuple[RolePlan, ...]:
+    """The configured roles, in their order."""
+    return tuple(RolePlan(o.role, matcher(o.match), o.expected, o.exits == "unexpected") for o in options)
+
+
+def watch_plan(name: str, options: ProcessOptions, interval: float, role_plans: tuple[RolePlan, ...]) -> WatchPlan:
+    """What the configuration says of the main process and its children.
+
+    Raises:
+        ProbeError: the declared owner of the PID file is not a user of this machine.
+    """
+    pidfile = None
+    if options.pidfile is not None:
+        pidfile = PidFilePlan(
+            str(options.pidfile), options.missing, options.follow_symlinks, _uid(options.owner), options.format
+        )
+    return WatchPlan(
+        name=name,
+        pidfile=pidfile,
+        match=None if options.match is None else matcher(options.match),
+        pid=options.pid,
+        unit=options.systemd_unit,
+        identity=None if options.identity is None else matcher(options.identity),
+        pick=options.pick,
+        roles=role_plans,
+        interval=interval,
+    )
+
+
+def _uid(owner: str | int | None) -> int | None:
+    if owner is None or isinstance(owner, int):
+        return owner
+    try:
+        return pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        words = f"owner {owner} is not a user here; write the number"
+        raise ProbeError(Reason.UNSUPPORTED, words) from None
+
+
+def process_look(options: SupervisorOptions, role_plans: tuple[RolePlan, ...], around: Surroundings) -> tuple[Look, ...]:
+    """The look at the process tree; empty when no process is configured (a watcher of files or databases only)."""
+    if options.process is None:
+        return ()
+    interval, deadline = options.timing(Probe.PROCESS)
+    watch = Watch(watch_plan(options.name, options.process, interval, role_plans), around)
+    return (
+        Look(
+            probes=(Probe.PROCESS, Probe.CHILDREN),
+            interval=interval,
+            deadline=deadline,
+            run=watch.look,
+            close=watch.close,
+            settle=watch.settle,
+            drain=watch.drain,
+            wake_fd=watch.wake_fd,
+        ),
+    )

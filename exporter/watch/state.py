@@ -1,0 +1,163 @@
+"""The state file of one watch: known processes and totals, written before anything counted is shown.
+
+An end that is not in the file yet belongs to a process that still is, so after kill -9 it is counted
+again, as unknown; no counter ever falls. The file is replaced atomically. It is not synced: it has to
+survive the sidecar, not the machine (after a reboot every process in it is gone anyway).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.parse
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from exporter.model import Outcome, ProcessRef
+from exporter.watch.totals import RoleTotals, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from exporter.watch.table import Entry
+
+VERSION: Final = 1
+
+
+class StateError(Exception):
+    """The state file cannot be read or written; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownProcess:
+    """One process of the table as it was last saved."""
+
+    pid: int
+    start_ticks: int
+    role: str
+    cpu_counted: int
+    dead_at: float | None
+    started: bool
+    ended: bool
+    orphan: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that outlives the sidecar."""
+
+    boot_id: str
+    namespace: int | None
+    main: ProcessRef | None
+    main_cpu_counted: int
+    totals: Totals
+    processes: tuple[KnownProcess, ...]
+
+
+def path_for(directory: Path, supervisor: str) -> Path:
+    """Where the state of a supervisor is; names become safe file names."""
+    return directory / f"watch-{urllib.parse.quote(supervisor, safe='')}.json"
+
+
+def save(path: Path, state: State) -> None:
+    """Replace the state file.
+
+    Raises:
+        StateError: the directory is full, read-only or gone.
+    """
+    document = {
+        "version": VERSION,
+        "boot_id": state.boot_id,
+        "namespace": state.namespace,
+        "main": None if state.main is None else [state.main.pid, state.main.start_ticks, state.main_cpu_counted],
+        "restarts": state.totals.restarts,
+        "roles": {
+            role: {
+                "starts": totals.starts,
+                "exits": totals.exits,
+                "codes": totals.codes,
+                "cpu_ticks": totals.cpu_ticks,
+            }
+            for role, totals in state.totals.roles.items()
+        },
+        "processes": [
+            [p.pid, p.start_ticks, p.role, p.cpu_counted, p.dead_at, p.started, p.ended, p.orphan]
+            for p in state.processes
+        ],
+    }
+    fresh = path.with_suffix(".new")
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(document, file, separators=(",", ":"))
+        os.replace(fresh, path)
+    except OSError as error:
+        msg = f"{path}: cannot write the state file ({error.strerror}); free space or mend rights of --storage.path"
+        raise StateError(msg) from None
+
+
+def load(path: Path) -> State | None:
+    """The saved state; None when there is none.
+
+    Raises:
+        StateError: unreadable or damaged; a damaged file is kept beside under ``.damaged``.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        msg = f"{path}: cannot read the state file ({error.strerror}); mend the rights of --storage.path"
+        raise StateError(msg) from None
+    except UnicodeDecodeError:
+        text = ""
+    try:
+        return _parsed(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        kept = path.with_suffix(".damaged")
+        try:
+            os.replace(path, kept)
+        except OSError as error:
+            msg = f"{path}: damaged, and cannot be moved aside ({error.strerror})"
+            raise StateError(msg) from None
+        msg = f"{path}: damaged or of another version; kept as {kept.name}, totals start anew"
+        raise StateError(msg) from None
+
+
+def _parsed(document: Any) -> State:  # noqa: ANN401 - it is whatever the file holds
+    if document["version"] != VERSION:
+        raise ValueError(document["version"])
+    main = document["main"]
+    return State(
+        str(document["boot_id"]),
+        None if document["namespace"] is None else int(document["namespace"]),
+        None if main is None else ProcessRef(int(main[0]), int(main[1])),
+        0 if main is None else int(main[2]),
+        Totals(int(document["restarts"]), {str(role): _totals(value) for role, value in document["roles"].items()}),
+        tuple(_process(*row) for row in document["processes"]),
+    )
+
+
+def _totals(value: Any) -> RoleTotals:  # noqa: ANN401
+    exits = {outcome: int(value["exits"].get(outcome, 0)) for outcome in Outcome}
+    codes = Counter({str(code): int(count) for code, count in value["codes"].items()})
+    return RoleTotals(int(value["starts"]), exits, codes, int(value["cpu_ticks"]))
+
+
+def _process(  # noqa: PLR0913 - one row of the file
+    pid: int, ticks: int, role: str, cpu: int, dead_at: float | None, started: bool, ended: bool, orphan: bool  # noqa: FBT001
+) -> KnownProcess:
+    return KnownProcess(
+        int(pid), int(ticks), str(role), int(cpu), None if dead_at is None else float(dead_at), bool(started),
+        bool(ended), bool(orphan),
+    )  # fmt: skip
+
+
+def known(entries: Iterable[Entry]) -> tuple[KnownProcess, ...]:
+    """The entries of a table as they are saved."""
+    return tuple(
+        KnownProcess(e.pid, e.start_ticks, e.role, e.cpu_counted, e.dead_at, e.started, e.ended, e.orphan)
+        for e in entries
+    )

@@ -1,0 +1,371 @@
+"""One watch: each look finds the main process, lists its children, reads everyone known and counts what changed.
+
+``look`` and ``settle`` are never called at the same time; ``drain`` runs in the event loop beside them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from exporter.model import (
+    SUPERVISOR_ROLE,
+    ChildExit,
+    Children,
+    Found,
+    MainProcess,
+    Outcome,
+    PidsUse,
+    Probe,
+    ProcessRef,
+    Reason,
+    Trouble,
+)
+from exporter.probes import pids
+from exporter.probes.errors import ProbeError
+from exporter.probes.exits import outcome_of
+from exporter.watch import state as saved
+from exporter.watch.census import adopted, children_tier, count_groups, sample, settle_roles
+from exporter.watch.main_process import Finding, MainFinder
+from exporter.watch.table import Entry, ProcessTable, cpu_seconds
+from exporter.watch.totals import Totals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.model import Value
+    from exporter.watch.plan import Surroundings, WatchPlan
+
+UNREADABLE_ZOMBIE: Final = 10.0
+"""Seconds after which a zombie whose cause of death may not be read is counted as an unknown end."""
+RECENT_EXITS: Final = 50
+SCAN_AGE: Final = 15.0
+
+
+@dataclass(slots=True)
+class Watch:
+    """Everything known about the processes of one supervisor."""
+
+    plan: WatchPlan
+    around: Surroundings
+    table: ProcessTable = field(init=False)
+    totals: Totals = field(default_factory=Totals)
+    state_errors: int = 0
+    state_trouble: str = ""
+    """Why the state file could not be read or written last; empty when it could."""
+    _finder: MainFinder = field(init=False)
+    _main: Entry | None = None
+    _identity: ProcessRef | None = None
+    """The newest main process known, alive or not."""
+    _listed_before: bool = False
+    _previous_listing: float | None = None
+    """Boottime of the listing before: what is older and was not in it came by adoption."""
+    _recent: deque[ChildExit] = field(default_factory=lambda: deque(maxlen=RECENT_EXITS))
+    _process: MainProcess | None = None
+    _loaded: bool = False
+    _dirty: bool = False
+
+    def __post_init__(self) -> None:
+        self.table = ProcessTable(self.around)
+        self._finder = MainFinder(self.plan, self.around)
+        for role in self.plan.roles:
+            self.totals.of(role.role)
+
+    @property
+    def wake_fd(self) -> int:
+        """Readable when a held process ended."""
+        return self.table.events.fileno()
+
+    def drain(self) -> bool:
+        """Take in ends at once; see ProcessTable.drain."""
+        return self.table.drain()
+
+    def close(self) -> None:
+        """Save and let all processes go."""
+        if self._loaded:
+            self._save()
+        self.table.close()
+
+    # --- looks
+
+    def look(self) -> Found:
+        """One complete look."""
+        if not self._loaded:
+            self._load()
+        finding = self._finder.find(self._live_main())
+        values: dict[Probe, Value | Trouble] = {}
+        try:
+            self._follow(finding)
+            values[Probe.CHILDREN] = self._look_at_children(finding)
+        except ProbeError as error:
+            values[Probe.CHILDREN] = error.trouble
+        self._save()
+        self._process = self._main_process(finding)
+        values[Probe.PROCESS] = finding.trouble or self._process
+        if finding.trouble is not None and finding.matching is not None and finding.matching > 1:
+            # Several unrelated processes: the look succeeded, it is the answer that is ambiguous.
+            values[Probe.PROCESS] = self._process
+        return Found(values, finding.pidfile)
+
+    def settle(self) -> Found | None:
+        """Count the ends that ``drain`` took in, without reading anyone else; None when there were none."""
+        touched = self.table.take_touched()
+        if not touched or not self._loaded:
+            return None
+        for entry in touched:
+            if entry is not self._main:
+                self._refresh(entry)
+        self._save()
+        main = self._main
+        if main is None or main in touched:
+            return None  # whether the supervisor is down is for a look to say
+        return Found({Probe.CHILDREN: self._census()})
+
+    def _live_main(self) -> Entry | None:
+        main = self._main
+        if main is None or not self.table.read(main) or main.zombie:
+            return None
+        return main
+
+    def _follow(self, finding: Finding) -> None:
+        """Hold the process that was found; whoever belonged to another one before is an orphan now."""
+        stat, main = finding.stat, self._main
+        if main is not None and (main.zombie or not self.table.read(main)):
+            self._orphan_everyone()
+            if stat is None or stat.ref != main.ref:
+                self._let_main_go()
+                main = None
+        if stat is None:
+            return
+        ref = ProcessRef(stat.pid, stat.start_ticks, self.around.proc.namespace(stat.pid))
+        if main is not None and main.ref == stat.ref:
+            self._count_cpu(main)
+            return
+        self._let_main_go()
+        former = self.table.entries.get(stat.pid)
+        if former is not None:
+            self.table.remove(former)
+        if self._identity is not None and (self._identity.pid, self._identity.start_ticks) != (ref.pid, ref.start_ticks):
+            self.totals.restarts += 1
+            self._previous_listing = None
+        self._identity = ref
+        self._dirty = True
+        self._main = self.table.add(stat.pid, SUPERVISOR_ROLE, stat.start_ticks)
+        if self._main is not None:
+            self._main.started = True
+            self._main.cpu_counted = self._main.cpu_ticks
+
+    def _let_main_go(self) -> None:
+        main = self._main
+        if main is None:
+            return
+        self._count_cpu(main)
+        self.table.remove(main)
+        self._main = None
+        self._dirty = True
+        self._orphan_everyone()
+
+    def _orphan_everyone(self) -> None:
+        """Without a live main process everybody who still lives has outlived it."""
+        for entry in self.table.entries.values():
+            if entry is not self._main and not entry.orphan:
+                entry.orphan = True
+                self._dirty = True
+
+    # --- children
+
+    def _look_at_children(self, finding: Finding) -> Children | Trouble:
+        main = self._main
+        listing = self._listing(main) if main is not None and not main.zombie else []
+        listed_at = self.around.clock.boottime()
+        for entry in list(self.table.entries.values()):
+            if entry is not main:
+                self._refresh(entry)
+        self.table.take_touched()
+        newcomers = [pid for pid in listing if pid not in self.table.entries]
+        for pid in newcomers:
+            self._welcome(pid, main)
+        for pid in listing:
+            listed = self.table.entries.get(pid)
+            if listed is not None and listed.orphan:
+                listed.orphan = False  # a new main process that is their PID 1 or subreaper has them now
+        settle_roles(self.table, self.plan, self.totals, main, self.around)
+        if main is not None:
+            self._previous_listing, self._listed_before = listed_at, True
+        if main is None and finding.up is None:
+            return finding.trouble or Trouble(Reason.MISSING, finding.words)
+        return self._census()
+
+    def _listing(self, main: Entry) -> list[int]:
+        proc = self.around.proc
+        try:
+            listing = proc.children(main.pid)
+        except ProbeError as error:
+            if error.reason is Reason.GONE:
+                return []
+            raise
+        if listing is None:  # no CONFIG_PROC_CHILDREN
+            rows = self.around.scan.latest(0.0).rows
+            listing = [row.pid for row in rows.values() if row.ppid == main.pid]
+        return listing
+
+    def _welcome(self, pid: int, main: Entry | None) -> None:
+        entry = self.table.add(pid, "")
+        if entry is None:
+            return  # ended between listing and opening
+        if main is None or entry.ppid != main.pid:
+            self.table.remove(entry)  # the number was used again by a stranger
+            return
+        entry.started = not self._listed_before  # it was there before us
+        entry.cpu_counted = entry.cpu_ticks if entry.started else 0
+        entry.role = adopted(entry, main, self._previous_listing, self.around)
+        self._dirty = True
+
+    def _refresh(self, entry: Entry) -> None:
+        before = entry.cpu_ticks
+        alive = self.table.read(entry)
+        if entry.cpu_ticks != before or entry.cpu_counted != entry.cpu_ticks:
+            self._count_cpu(entry)
+        if not alive:
+            self._count_end(entry)
+            self.table.remove(entry)
+            self._dirty = True
+        elif entry.zombie and not entry.ended:
+            waited = self.around.clock.wall() - (entry.dead_at or 0.0)
+            if entry.status is not None or waited > UNREADABLE_ZOMBIE:
+                self._count_end(entry)
+
+    def _count_end(self, entry: Entry) -> None:
+        if entry.ended:
+            return
+        if not entry.role:
+            settle_roles(self.table, self.plan, self.totals, self._main, self.around, only=entry)
+        if not entry.started:
+            entry.started = True
+            self.totals.of(entry.role).starts += 1
+        entry.ended = True
+        outcome, code = outcome_of(entry.status)
+        self._note_end(entry.ref, entry.role, outcome, code, entry.dead_at)
+
+    def _note_end(self, ref: ProcessRef, role: str, outcome: Outcome, code: str | None, at: float | None) -> None:
+        self.totals.count_exit(role, outcome, code)
+        expected = not any(plan.role == role and plan.exits_unexpected for plan in self.plan.roles)
+        when = self.around.clock.wall() if at is None else at
+        main = None if self._main is None else self._main.ref
+        self._recent.append(ChildExit(ref, role, outcome, code, when, expected, main))
+        self._dirty = True
+
+    def _count_cpu(self, entry: Entry) -> None:
+        delta = entry.cpu_ticks - entry.cpu_counted
+        if delta > 0 and entry.role:
+            self.totals.of(entry.role).cpu_ticks += delta
+            entry.cpu_counted = entry.cpu_ticks
+            self._dirty = True
+
+    def _census(self) -> Children:
+        entries = [e for e in self.table.entries.values() if e is not self._main]
+        main_is_init = self._main is not None and self._identity is not None and self._identity.pid == 1
+        return Children(
+            count_groups(entries, self.plan, self.totals, show_adopted=main_is_init),
+            children_tier(entries, self.around.tier),
+            tuple(self._recent),
+            sum(1 for e in entries if e.orphan and not e.zombie),
+            sample(entries),
+        )
+
+    def _main_process(self, finding: Finding) -> MainProcess:
+        main = self._main
+        cpu = self.totals.of(SUPERVISOR_ROLE).cpu_ticks
+        base = MainProcess(
+            finding.up, finding.words, matching=finding.matching, restarts=self.totals.restarts,
+            cpu_seconds=cpu_seconds(cpu), pids=self._pids(main),
+        )  # fmt: skip
+        if main is None:
+            return base
+        name = main.comm.decode("utf-8", "replace")
+        return replace(
+            base, ref=self._identity, name=name, state=main.state, start_time=main.start_time, rss_bytes=main.rss
+        )
+
+    def _pids(self, main: Entry | None) -> tuple[PidsUse, ...]:
+        uses = [pids.namespace_use(self.around.proc, self.around.scan, SCAN_AGE)]
+        if main is not None:
+            uses.append(pids.cgroup_use(self.around.proc, main.pid))
+        return tuple(use for use in uses if use is not None)
+
+    # --- state file
+
+    def _path(self) -> Path | None:
+        directory = self.around.state_dir
+        return None if directory is None else saved.path_for(directory, self.plan.name)
+
+    def _save(self) -> None:
+        path = self._path()
+        if not self._dirty:
+            return
+        main = self._main
+        children = [e for e in self.table.entries.values() if e is not main]
+        document = saved.State(
+            self.around.boot_id,
+            self.around.proc.namespace("self"),
+            self._identity,
+            0 if main is None else main.cpu_counted,
+            self.totals,
+            saved.known(children),
+        )
+        self.around.memory[self.plan.name] = document
+        if path is None:
+            self._dirty = False
+            return
+        try:
+            saved.save(path, document)
+        except saved.StateError as error:
+            self.state_errors += 1
+            self.state_trouble = str(error)
+        else:
+            self.state_trouble = ""
+            self._dirty = False
+
+    def _load(self) -> None:
+        self._loaded = True
+        path = self._path()
+        try:
+            document = self.around.memory.get(self.plan.name) if path is None else saved.load(path)
+        except saved.StateError as error:
+            self.state_errors += 1
+            self.state_trouble = str(error)
+            return
+        if document is None:
+            return
+        self.totals = document.totals
+        self._identity = document.main
+        for role in self.plan.roles:
+            self.totals.of(role.role)
+        same = document.boot_id == self.around.boot_id and document.namespace == self.around.proc.namespace("self")
+        if not same:
+            return  # a reboot ends every process: nobody crashed
+        self._listed_before = True
+        if document.main is not None:
+            self._main = self.table.add(document.main.pid, SUPERVISOR_ROLE, document.main.start_ticks)
+            if self._main is not None:
+                self._main.cpu_counted = document.main_cpu_counted
+                self._main.started = True
+        for process in document.processes:
+            self._recall(process)
+        if self._main is None:
+            self._orphan_everyone()
+
+    def _recall(self, process: saved.KnownProcess) -> None:
+        entry = self.table.add(process.pid, process.role, process.start_ticks)
+        if entry is None:
+            # It ended while nobody looked: an end all the same.
+            if not process.ended:
+                ref = ProcessRef(process.pid, process.start_ticks)
+                self._note_end(ref, process.role, Outcome.UNKNOWN, None, process.dead_at)
+            self._dirty = True
+            return
+        entry.cpu_counted, entry.orphan = process.cpu_counted, process.orphan
+        entry.started, entry.ended = process.started, process.ended
+        if process.dead_at is not None and entry.zombie:
+            entry.dead_at = process.dead_at

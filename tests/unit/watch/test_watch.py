@@ -1,0 +1,273 @@
+"""One watch on a real supervisor, in every tier of exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporter.model import Children, ExitTier, MainProcess, Outcome, Probe, ProcessState
+from exporter.probes.exits import detect_tier
+from exporter.watch import Watch
+from tests.trees import Supervisor, is_gone, is_zombie, plan, surroundings, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from exporter.model import ChildGroup, Found
+
+TIERS = list(ExitTier)
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    with Supervisor() as running:
+        yield running
+
+
+@pytest.fixture
+def pidfile(supervisor: Supervisor, tmp_path: Path) -> Path:
+    return supervisor.write_pidfile(tmp_path / "importer.pid")
+
+
+def children(found: Found) -> Children:
+    value = found.values[Probe.CHILDREN]
+    assert isinstance(value, Children), value
+    return value
+
+
+def process(found: Found) -> MainProcess:
+    value = found.values[Probe.PROCESS]
+    assert isinstance(value, MainProcess), value
+    return value
+
+
+def group(found: Found, role: str = "worker") -> ChildGroup:
+    return next(g for g in children(found).groups if g.role == role)
+
+
+def skip_tier(tier: ExitTier) -> None:
+    if tier is ExitTier.PIDFD_INFO and detect_tier() is not ExitTier.PIDFD_INFO:
+        pytest.skip("this kernel is older than 6.15")
+
+
+def test_a_healthy_tree_is_up_with_every_child_in_its_role(supervisor: Supervisor, pidfile: Path) -> None:
+    """Two workers and one process without a role are counted where they belong."""
+    supervisor.fork()
+    supervisor.fork()
+    supervisor.fork("something else")
+    watch = Watch(plan(pidfile=pidfile), surroundings())
+    found = watch.look()
+    assert process(found).up is True
+    assert process(found).state is ProcessState.SLEEPING
+    assert (group(found).live, group(found).expected, group(found, "other").live) == (2, 2, 1)
+    assert group(found).starts == 0, "they were there before us"
+    assert set(group(found).exits.values()) == {0}
+    assert process(found).rss_bytes
+    assert group(found).rss_bytes > 0
+    watch.close()
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_child_that_exits_and_is_reaped_at_once_is_counted_once(
+    tier: ExitTier, supervisor: Supervisor, pidfile: Path
+) -> None:
+    """With PIDFD_INFO_EXIT its code is known; below it the end may be unknown, and is never lost."""
+    skip_tier(tier)
+    worker = supervisor.fork()
+    watch = Watch(plan(pidfile=pidfile), surroundings(tier=tier))
+    watch.look()
+    supervisor.exit_worker(worker, 3)
+    wait_until(lambda: is_gone(worker))
+    watch.drain()
+    found = watch.look()
+    exits = group(found).exits
+    assert sum(exits.values()) == 1
+    if tier is ExitTier.PIDFD_INFO:
+        assert exits[Outcome.ERROR] == 1
+        assert group(found).exit_codes == {"3": 1}
+    if tier is ExitTier.NONE:
+        assert exits[Outcome.UNKNOWN] == 1
+    assert sum(group(watch.look()).exits.values()) == 1
+    watch.close()
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_killed_child_that_is_not_reaped_is_a_zombie_of_its_role(
+    tier: ExitTier, supervisor: Supervisor, pidfile: Path
+) -> None:
+    """Its role is remembered beyond death although its command line is empty; the stat line tells the signal."""
+    skip_tier(tier)
+    worker, other = supervisor.fork(), supervisor.fork()
+    watch = Watch(plan(pidfile=pidfile), surroundings(tier=tier))
+    watch.look()
+    supervisor.reap(on=False)
+    before = time.time()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: is_zombie(worker))
+    watch.drain()
+    found = watch.look()
+    assert (group(found).zombies, group(found).live) == (1, 1)
+    assert group(found).zombie_oldest_at == pytest.approx(before, abs=1.0)
+    if tier is ExitTier.NONE:
+        assert sum(group(found).exits.values()) == 0, "an unreadable zombie is waited for"
+    else:
+        assert group(found).exits[Outcome.SIGNAL] == 1
+        assert group(found).exit_codes == {"SIGKILL": 1}
+    supervisor.reap(on=True)
+    wait_until(lambda: is_gone(worker))
+    found = watch.look()
+    assert group(found).zombies == 0
+    assert sum(group(found).exits.values()) == 1
+    assert other in watch.table.entries
+    watch.close()
+
+
+def test_an_exit_is_shown_by_settle_without_a_full_look(supervisor: Supervisor, pidfile: Path) -> None:
+    """drain takes the end in, settle counts it."""
+    worker = supervisor.fork()
+    watch = Watch(plan(pidfile=pidfile), surroundings())
+    watch.look()
+    os.kill(worker, signal.SIGTERM)
+    wait_until(lambda: is_gone(worker))
+    assert watch.drain() is True
+    found = watch.settle()
+    assert found is not None
+    assert group(found).exits[Outcome.SIGNAL] == 1
+    assert watch.settle() is None
+    watch.close()
+
+
+def test_a_new_child_is_a_start_and_gets_its_role(supervisor: Supervisor, pidfile: Path) -> None:
+    """Starts are counted from the first look on."""
+    watch = Watch(plan(pidfile=pidfile), surroundings())
+    watch.look()
+    supervisor.fork()
+    found = watch.look()
+    assert (group(found).starts, group(found).live, group(found, "other").starts) == (1, 1, 0)
+    watch.close()
+
+
+def test_children_of_all_threads_are_seen(supervisor: Supervisor, pidfile: Path) -> None:
+    """The children file is per thread: a child forked by another thread is in that thread's."""
+    supervisor.fork()
+    supervisor.fork_in_thread()
+    watch = Watch(plan(pidfile=pidfile), surroundings())
+    assert group(watch.look()).live == 2
+    watch.close()
+
+
+def test_a_stopped_child_is_stopped(supervisor: Supervisor, pidfile: Path) -> None:
+    """SIGSTOP shows as its own state."""
+    worker = supervisor.fork()
+    os.kill(worker, signal.SIGSTOP)
+    watch = Watch(plan(pidfile=pidfile), surroundings())
+    wait_until(lambda: group(watch.look()).states[ProcessState.STOPPED] == 1)
+    watch.close()
+
+
+def test_children_that_outlive_their_supervisor_are_orphans(supervisor: Supervisor, pidfile: Path) -> None:
+    """They are no longer its children, and no longer counted among them."""
+    worker = supervisor.fork()
+    watch = Watch(plan(pidfile=pidfile), surroundings())
+    watch.look()
+    os.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.process.wait()
+    found = watch.look()
+    assert process(found).up is False
+    assert children(found).orphans == 1
+    assert group(found).live == 0
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: is_gone(worker) or is_zombie(worker))
+    assert children(watch.look()).orphans == 0
+    watch.close()
+
+
+def test_a_new_supervisor_is_a_restart_and_its_children_are_its_own(
+    supervisor: Supervisor, pidfile: Path
+) -> None:
+    """The identity changed: one restart, whatever the PIDs."""
+    supervisor.fork()
+    watch = Watch(plan(pidfile=pidfile), surroundings())
+    assert process(watch.look()).restarts == 0
+    supervisor.kill()
+    with Supervisor() as second:
+        second.write_pidfile(pidfile)
+        second.fork()
+        found = watch.look()
+        assert (process(found).up, process(found).restarts) == (True, 1)
+        assert group(found).live == 1
+        assert children(found).orphans == 1
+        watch.close()
+
+
+def test_totals_and_children_survive_kill_9_of_the_sidecar(
+    supervisor: Supervisor, pidfile: Path, tmp_path: Path
+) -> None:
+    """A second watch on the same state counts the exit that happened meanwhile, and keeps what was counted."""
+    first, second = supervisor.fork(), supervisor.fork()
+    around = surroundings(state_dir=tmp_path)
+    watch = Watch(plan(pidfile=pidfile), around)
+    watch.look()
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: is_gone(first))
+    before = group(watch.look())
+    assert before.exits[Outcome.SIGNAL] == 1
+    # No close: kill -9 gives no time for it.
+    os.kill(second, signal.SIGKILL)
+    wait_until(lambda: is_gone(second))
+    supervisor.fork()
+    again = Watch(plan(pidfile=pidfile), surroundings(state_dir=tmp_path))
+    after = group(again.look())
+    assert after.exits[Outcome.SIGNAL] == 1
+    assert after.exits[Outcome.UNKNOWN] == 1
+    assert after.starts == 1
+    assert process(again.look()).restarts == 0
+    watch.table.close()
+    again.close()
+
+
+def test_a_reboot_is_nobodys_crash(supervisor: Supervisor, pidfile: Path, tmp_path: Path) -> None:
+    """With another boot id the table is dropped and the totals stay."""
+    worker = supervisor.fork()
+    watch = Watch(plan(pidfile=pidfile), surroundings(state_dir=tmp_path, boot="one"))
+    watch.look()
+    watch.close()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: is_gone(worker))
+    again = Watch(plan(pidfile=pidfile), surroundings(state_dir=tmp_path, boot="two"))
+    assert sum(group(again.look()).exits.values()) == 0
+    again.close()
+
+
+def test_beyond_the_hold_budget_children_are_read_by_number(supervisor: Supervisor, pidfile: Path) -> None:
+    """Nothing is held for them, and their ends are seen by the next look."""
+    workers = [supervisor.fork() for _ in range(4)]
+    watch = Watch(plan(pidfile=pidfile), surroundings(held=2))
+    assert group(watch.look()).live == 4
+    assert sum(1 for e in watch.table.entries.values() if e.stat_fd is None) == 3
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: all(map(is_gone, workers)))
+    found = watch.look()
+    assert group(found).live == 0
+    assert sum(group(found).exits.values()) == 4
+    watch.close()
+
+
+def test_every_descriptor_is_given_back(supervisor: Supervisor, pidfile: Path) -> None:
+    """Looks, ends and closing leave the number of open descriptors where it was."""
+    before = len(os.listdir("/proc/self/fd"))
+    watch = Watch(plan(pidfile=pidfile), surroundings())
+    for _ in range(5):
+        worker = supervisor.fork()
+        watch.look()
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda gone=worker: is_gone(gone))
+        watch.look()
+    watch.close()
+    assert len(os.listdir("/proc/self/fd")) == before
