@@ -451,11 +451,6 @@ class FaultKind(enum.StrEnum):
     PIDS_EXHAUSTING = "pids_exhausting"
     HEARTBEAT_STALE = "heartbeat_stale"
     ORPHAN_PROCESSES = "orphan_processes"
-    JOBS_ORPHANED = "jobs_orphaned"
-    JOBS_STALE = "jobs_stale"
-    JOBS_OVERRUNNING = "jobs_overrunning"
-    QUEUE_NOT_DRAINING = "queue_not_draining"
-    RECURRING_LATE = "recurring_late"
     PROBE_BLIND = "probe_blind"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_PLURALS = {"child": "children", "process": "processes", "crash": "crashes"}
 _UNITS = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
 
 
@@ -22,4 +23,6 @@ def clean(name: bytes | str, limit: int = 64) -> str:
 
 def count(number: int, noun: str) -> str:
     """ "1 zombie", "2 zombies"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {_PLURALS.get(noun, noun + 's')}"

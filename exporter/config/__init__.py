@@ -73,7 +73,7 @@ def load(path: Path, registry: Registry, environ: Mapping[str, str] | None = Non
     try:
         content = read_text(path, MAX_BYTES).text
     except Unreadable as error:
-        head = (error.head or b"").removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+        head = (error.head or b"").decode("utf-8", "replace")
         line = head.count("\n") + 1
         column = len(head) - (head.rfind("\n") + 1) + 1
         where = "file" if error.head is not None else FLAG

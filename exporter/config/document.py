@@ -32,9 +32,9 @@ _TRUTHS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "Fal
 _WHOLE: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _READINGS: Final = (
     (NOTHING, re.compile(r"|~|null|Null|NULL")),
-    (_TRUTH, re.compile(r"true|True|TRUE|false|False|FALSE|(?:yes|no|on|off|y|n)", re.IGNORECASE)),
+    (_TRUTH, re.compile(r"true|True|TRUE|false|False|FALSE|yes|no|on|off", re.IGNORECASE)),
     ("a date", re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?")),
-    ("a number to base 60", re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")),
+    ("a base-60 number", re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")),
     (_NUMBER, re.compile(r"[-+]?(?:0o?[0-7_]+|0x[0-9a-fA-F_]+|0b[01_]+|[0-9][0-9_]*)")),
     (
         _NUMBER,

@@ -24,6 +24,7 @@ _EXPECTED: Final = {
     "model_type": "a section of keys and values",
     "mapping_type": "a section of keys and values",
 }
+_PLAIN: Final = frozenset({"a whole number", "true or false", "a number"})
 _NOT_TEXT: Final = frozenset(_EXPECTED.values()) - {"text"}
 _BOUNDS: Final = {
     "greater_than_equal": ("ge", "at least"),
@@ -84,7 +85,7 @@ def _explained(
         for flaw in context["flaws"]:
             yield from _flaw(flaw, loc, place)
     elif kind == NOT_TEXT:
-        yield _unexpected(context["expected"], loc, place)
+        yield _unexpected(context["expected"], loc, place, context["remedy"])
     elif kind in _EXPECTED:
         yield _unexpected(_EXPECTED[kind], loc, place)
     elif kind == "missing":
@@ -118,21 +119,23 @@ def _flaw(flaw: Flaw, loc: Path, place: Place) -> Iterator[Problem]:
     yield place.problem(at, problem, flaw.remedy)
 
 
-def _unexpected(expected: str, loc: Path, place: Place) -> Problem:
+def _unexpected(expected: str, loc: Path, place: Place, remedy: str = "") -> Problem:
     """A value of the wrong kind. YAML 1.1's surprises are told by their source text (row C9)."""
     node, _ = place.at(loc)
     shown = place.value(loc)
-    if node.entries is not None:
-        return place.problem(loc, f"{expected} is expected, not a section", f"write {expected}")
-    if node.items is not None:
-        return place.problem(loc, f"{expected} is expected, not a list", f"write {expected}")
-    if node.reads_as is not TEXT and expected not in _NOT_TEXT:
-        secret = is_secret((*place.path, *loc)) or len(node.source) > SHOWN
-        words = "put it in quotes" if secret else f'put it in quotes: "{node.source}"'
-        if expected.startswith("a duration"):
-            words = f"write {expected}, in quotes where YAML reads something else into it"
-        return place.problem(loc, f"{shown} is {node.reads_as} to YAML, and {expected} is expected", words)
-    return place.problem(loc, f"{shown} is not {expected}", f"write {expected}, without quotes")
+    if node.entries is not None or node.items is not None:
+        what = "a list" if node.entries is None else "a section"
+        return place.problem(loc, f"{expected} is expected, not {what}", remedy or f"write {expected}")
+    if node.reads_as is TEXT:
+        unquoted = ", without quotes" if expected in _PLAIN else ""
+        return place.problem(
+            loc, f"{shown} is text, and {expected} is expected", remedy or f"write {expected}{unquoted}"
+        )
+    if expected in _NOT_TEXT:
+        return place.problem(loc, f"{shown} is not {expected}", f"write {expected}")
+    hidden = is_secret((*place.path, *loc)) or len(node.source) > SHOWN
+    quotes = "put it in quotes" if hidden else f'put it in quotes: "{node.source}"'
+    return place.problem(loc, f"{shown} is {node.reads_as} to YAML, and {expected} is expected", remedy or quotes)
 
 
 def _keys(model: type[BaseModel], loc: Path) -> set[str]:

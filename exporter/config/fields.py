@@ -50,11 +50,11 @@ def refuse_all(flaws: tuple[Flaw, ...]) -> PydanticCustomError:
     return PydanticCustomError(REFUSED, "refused", {"flaws": flaws})
 
 
-def text(value: object, expected: str) -> str:
-    """The value if it is text, else an error that says what is expected."""
+def text(value: object, expected: str, remedy: str = "") -> str:
+    """The value if it is text, else an error that says what is expected, and what to do if quotes are not enough."""
     if isinstance(value, str):
         return value
-    raise PydanticCustomError(NOT_TEXT, "text expected", {"expected": expected})
+    raise PydanticCustomError(NOT_TEXT, "text expected", {"expected": expected, "remedy": remedy})
 
 
 # ---------------------------------------------------------------------------------------------- durations
@@ -83,7 +83,7 @@ def duration_within(least: str, most: str) -> PlainValidator:
     def validate(value: object) -> float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             raise refuse("{value} has no unit", remedy)
-        length = seconds(text(value, f"a duration {_FORMS}"))
+        length = seconds(text(value, "a duration", f"{remedy}, in quotes if YAML reads something else into it"))
         if length is None:
             raise refuse("{value} is not a duration", remedy)
         if not lower <= length <= upper:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
+import re
 import stat
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,10 +25,13 @@ _WORDS: Final = {
 }
 
 
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+
+
 class Unreadable(Exception):  # noqa: N818 - it is raised for a file, and says so
     """A file that cannot be read: ``problem`` is a predicate such as "does not exist". Never holds content.
 
-    ``offset`` is the position of the first bad byte in ``head``, the bytes before it, where bytes are at fault.
+    ``head`` are the bytes before the first bad one, where a byte is at fault.
     """
 
     def __init__(self, problem: str, remedy: str, head: bytes | None = None) -> None:
@@ -56,23 +60,19 @@ def read_text(path: Path, limit: int) -> Read:
 
 def decode(data: bytes) -> str:
     """UTF-8 without BOM and control characters, or Unreadable with the bytes before the first bad one."""
+    body = data.removeprefix(codecs.BOM_UTF8)
+    skipped = len(data) - len(body)
     try:
-        text = data.decode("utf-8-sig")
+        text = body.decode()
     except UnicodeDecodeError as error:
-        raise Unreadable(
-            f"is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}",
-            "save it as UTF-8",
-            data[: error.start],
-        ) from None
-    for at, char in enumerate(text):
-        if (char < " " and char not in "\t\n\r") or "\x7f" <= char <= "\x9f" or char in "\ufffe\uffff":
-            head = text[:at].encode()
-            offset = len(head) + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
-            raise Unreadable(
-                f"holds the control character U+{ord(char):04X} at offset {offset}",
-                "remove it, or save it as plain text",
-                head,
-            )
+        at = error.start
+        problem = f"is not UTF-8: byte 0x{body[at]:02x} at offset {at + skipped}"
+        raise Unreadable(problem, "save it as UTF-8", body[:at]) from None
+    bad = _CONTROL.search(text)
+    if bad is not None:
+        head = text[: bad.start()].encode()
+        problem = f"holds the control character U+{ord(bad[0]):04X} at offset {len(head) + skipped}"
+        raise Unreadable(problem, "remove it, or save it as plain text", head)
     return text
 
 
@@ -81,7 +81,7 @@ def _read_once(path: Path, limit: int) -> tuple[bytes | None, int]:
     try:
         # O_NONBLOCK: a FIFO must not stop us; a link is fine, Kubernetes mounts secrets as links
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with closing(os.fdopen(descriptor, "rb", buffering=0)):
+        try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 what = "is a directory" if stat.S_ISDIR(before.st_mode) else "is not a regular file"
@@ -89,6 +89,8 @@ def _read_once(path: Path, limit: int) -> tuple[bytes | None, int]:
             data = _all(descriptor, limit)
             again = _all(descriptor, limit)
             after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise _unreadable(error) from None
     except ValueError:

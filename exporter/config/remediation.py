@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from exporter.config.fields import Duration, Flaw, Line, Name, SecretFile, SecretText
+from exporter.config.problems import suggestion
 from exporter.config.schema import Options
 from exporter.model import FaultKind
 
@@ -46,7 +47,7 @@ class PlaybookOptions(Options):
         """A fault that verdicts know; a step is an action."""
         fault = given.get("fault")
         if isinstance(fault, str) and fault not in FAULTS:
-            yield Flaw("{value} is not a fault", f"the faults are: {', '.join(sorted(FAULTS))}", ("fault",))
+            yield Flaw("{value} is not a fault", suggestion(fault, FAULTS, "the faults are"), ("fault",))
         steps = given.get("steps")
         for index, step in enumerate(steps if isinstance(steps, tuple) else ()):
             if isinstance(step, Mapping) and not isinstance(step.get("action"), str):

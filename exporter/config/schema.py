@@ -196,7 +196,7 @@ class HeartbeatOptions(Options):
             return
         if given.get("clock") == "monotonic" and content not in ("mtime", "epoch"):
             yield Flaw(
-                f"a {content} names a moment of the wall clock", "remove clock, or write content: epoch", ("clock",)
+                f"content {content} is a time of the wall clock", "remove clock, or write content: epoch", ("clock",)
             )
         if given.get("timezone") is not None and content != "iso8601":
             yield Flaw(
@@ -255,7 +255,7 @@ def _late(interval: float, deadline: float, at: tuple[str, ...]) -> Iterator[Fla
     hold = max(HOLD_INTERVALS * interval, HOLD_SECONDS)
     if deadline > hold:
         yield Flaw(
-            f"a deadline of {deadline:g} s is longer than values are held ({hold:g} s at an interval of {interval:g} s)",
+            f"the deadline of {deadline:g} s outlasts the time that values are held ({hold:g} s)",
             f"lower the deadline to at most {hold:g} s, or raise the interval",
             at,
         )
@@ -333,7 +333,7 @@ def _server_flaw(dsn: str) -> Flaw | None:
             "write scheme://user:password@host:port/database; " + _ENCODE,
         )
     if "@" in user or parts.fragment or user.count(":") > 1 or "@" in parts.path:
-        return Flaw("user or password of the URL hold a special character", _ENCODE)
+        return Flaw("user or password in the URL hold a special character", _ENCODE)
     if not host and "host=" not in parts.query:
         return Flaw("the URL names no host", "write scheme://user:password@host:port/database")
     if port == 0:

@@ -288,7 +288,7 @@ class _Walk:
         return ProbeError(
             Reason.UNSAFE_PATH,
             f"{shown(self._path)} leads through something of uid {uid} to {what}: uid {uid} could make us read any "
-            "file; give the directories and links on the way to root, or declare that user as the owner",
+            "file; give the directories and links on the way to root, or declare that user as the PID file's owner:",
         )
 
 

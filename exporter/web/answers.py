@@ -50,11 +50,14 @@ class Answer(web.StreamResponse):
             self.force_close()
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the body, unless the request was HEAD, and end the answer."""
+        """Send the body, unless the request was HEAD, and return when the client's side has taken it all."""
         if not self._must_be_empty_body and not self._eof_sent:
             view = memoryview(self._whole)
-            for start in range(0, len(view), _PIECE):
-                await self.write(view[start : start + _PIECE])
+            last = max(0, len(view) - _PIECE)
+            for start in range(0, last, _PIECE):
+                await self.write(view[start : min(start + _PIECE, last)])
+            # Only a last piece with content makes aiohttp wait for the client at the end.
+            data = bytes(view[last:])
         await super().write_eof(data)
 
 

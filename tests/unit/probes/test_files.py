@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 APP, MALLORY, OTHER = 61_001, 61_002, 61_003
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives files to other users")
+as_root = pytest.mark.usefixtures("require_root")
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def descriptors() -> Iterator[None]:
 pytestmark = pytest.mark.usefixtures("descriptors")
 
 
-def refusal(path: Path | str, *, limit: int = 100, follow_symlinks: bool = False, owner: int | None = None) -> ProbeError:
+def refusal(
+    path: Path | str, *, limit: int = 100, follow_symlinks: bool = False, owner: int | None = None
+) -> ProbeError:
     """The error that reading a path brings; looking at it without opening must bring the same reason."""
     with pytest.raises(ProbeError) as caught:
         read_small(str(path), limit, follow_symlinks=follow_symlinks, owner=owner)
@@ -78,7 +80,15 @@ def test_state_and_content_are_those_of_the_file(tmp_path: Path) -> None:
     os.utime(path, ns=(5, 1_790_000_000_123_456_789))
     found = path.stat()
     expected = SmallFile(
-        b"4242\n", found.st_dev, found.st_ino, 5, 1_790_000_000_123_456_789, found.st_ctime_ns, found.st_uid, 0o640, True
+        b"4242\n",
+        found.st_dev,
+        found.st_ino,
+        5,
+        1_790_000_000_123_456_789,
+        found.st_ctime_ns,
+        found.st_uid,
+        0o640,
+        True,
     )
     assert read_small(str(path), 100) == expected
     assert stat_file(str(path)).data == b""
@@ -303,7 +313,9 @@ def test_P8_roots_file_in_the_applications_directory_is_read_but_marked(tmp_path
 
 
 @pytest.mark.parametrize(("mode", "safe"), [(0o777, False), (0o1777, True), (0o775, True), (0o703, False)])
-def test_P8_a_world_writable_directory_without_sticky_bit_marks_all_below(tmp_path: Path, mode: int, safe: bool) -> None:
+def test_P8_a_world_writable_directory_without_sticky_bit_marks_all_below(
+    tmp_path: Path, mode: int, safe: bool
+) -> None:
     """Anybody could replace what lies there; /tmp's sticky bit prevents it."""
     deep = folder(folder(tmp_path / "open", mode=0o755) / "deep")
     file(deep / "a.pid")
@@ -364,7 +376,7 @@ def test_a_path_that_cannot_be_meant_is_malformed(path: str, words: str) -> None
 def test_names_that_are_no_text_are_read_and_shown_escaped(tmp_path: Path) -> None:
     """A surrogate or an escape sequence in a message would break the log or lie to its reader."""
     path = f"{tmp_path}/\udcff\n\x1b[31m"
-    with open(path, "wb") as odd:  # noqa: PTH123 - the same string as the reader gets
+    with open(path, "wb") as odd:
         odd.write(b"2")
     assert read_small(path, 9).data == b"2"
     with pytest.raises(ProbeError) as caught:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 APP, OTHER = 61_001, 61_003
 OWN = frozenset({os.getpid(), os.getppid()})
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives files to other users")
+as_root = pytest.mark.usefixtures("require_root")
 
 
 def read(path: Path, fmt: Format = "plain", *, owner: int | None = None, follow_symlinks: bool = False) -> Claim:
@@ -180,7 +180,7 @@ def test_P4_postmaster_without_a_start_time_is_malformed(tmp_path: Path, data: b
 @example(b"4242\r")
 @example(b"4242 \r\n5")
 def test_F6_exactly_what_the_strict_expression_accepts_is_accepted(data: bytes) -> None:
-    """Any bytes give a PID in range or a ProbeError, never another exception; judged by a reading of the rule by hand."""
+    """Any bytes give a PID in range or a ProbeError, never another exception; the rule is spelt out by hand."""
     line, newline, _ = data.partition(b"\n")
     if newline:
         line = line.removesuffix(b"\r")

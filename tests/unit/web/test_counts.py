@@ -12,7 +12,7 @@ def test_every_pair_starts_at_zero() -> None:
     assert set(counts.values()) == {0}
 
 
-@pytest.mark.parametrize("status, code", [(200, "2xx"), (304, "3xx"), (404, "4xx"), (505, "5xx")])
+@pytest.mark.parametrize(("status", "code"), [(200, "2xx"), (304, "3xx"), (404, "4xx"), (505, "5xx")])
 def test_a_status_is_counted_by_its_class(status: int, code: str) -> None:
     """The view is live."""
     counts = RequestCounts()

@@ -18,7 +18,7 @@ class Guest:
 
 
 @pytest.mark.parametrize(
-    "address, group",
+    ("address", "group"),
     [
         ("127.0.0.1", "127.0.0.1"),
         ("::ffff:192.0.2.7", "192.0.2.7"),
@@ -68,7 +68,7 @@ def test_when_all_is_full_the_peer_with_the_most_connections_pays() -> None:
 
 
 def test_leaving_twice_counts_once() -> None:
-    """asyncio reports the loss of a connection that the crowd itself has dropped."""
+    """Asyncio reports the loss of a connection that the crowd itself has dropped."""
     crowd = Crowd(2, 1)
     first, second = Guest(), Guest()
     crowd.admit("a", first)

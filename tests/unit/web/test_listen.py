@@ -21,7 +21,7 @@ def close() -> Iterator[ExitStack]:
 
 
 @pytest.mark.parametrize(
-    "text, host, port",
+    ("text", "host", "port"),
     [
         (":10910", "", 10910),
         ("127.0.0.1:0", "127.0.0.1", 0),
@@ -37,7 +37,7 @@ def test_addresses_are_read(text: str, host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, words",
+    ("text", "words"),
     [
         ("", "not an address with a port"),
         ("10910", "not an address with a port"),
@@ -101,7 +101,7 @@ def test_H16_an_address_of_another_machine(close: ExitStack) -> None:
 
 
 @pytest.mark.parametrize(
-    "code, address, words",
+    ("code", "address", "words"),
     [
         (errno.EACCES, "127.0.0.1:80", "port 80 is privileged; choose one from 1024 up"),
         (errno.EAFNOSUPPORT, "[::1]:80", "this machine has no IPv6"),

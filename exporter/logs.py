@@ -1,0 +1,63 @@
+"""Log lines: logfmt or JSON on standard error, one line per event, bounded."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Final, Literal
+
+import structlog
+
+from exporter.words import clean
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
+
+LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+LONGEST_VALUE: Final = 512
+"""Characters of one value; a line stays below 2 KiB with a handful of them."""
+
+
+def configure(level: str = "info", form: Literal["logfmt", "json"] = "logfmt") -> None:
+    """Set up structlog for the process."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            _plain_traceback,
+            _bounded,
+            _renderer(form),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.CRITICAL, force=True)
+
+
+def _renderer(form: Literal["logfmt", "json"]) -> Processor:
+    if form == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.processors.LogfmtRenderer(key_order=["ts", "level", "event"], bool_as_flag=False)
+
+
+def _plain_traceback(logger: object, method: str, event: EventDict) -> EventDict:
+    """A traceback belongs into the log only at debug level; otherwise its last line has to do."""
+    error = event.pop("exc_info", None)
+    if isinstance(error, BaseException) and logging.DEBUG >= LEVELS.get(method, logging.INFO):
+        event["traceback"] = structlog.processors.format_exc_info(logger, method, {"exc_info": error})["exception"]
+    elif isinstance(error, BaseException) and error.__traceback__ is not None:
+        frame = error.__traceback__
+        while frame.tb_next is not None:
+            frame = frame.tb_next
+        event["at"] = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+    return event
+
+
+def _bounded(logger: object, method: str, event: EventDict) -> EventDict:
+    """Values may come from hostile names: one line, printable, bounded (row X5)."""
+    del logger, method
+    for key, value in event.items():
+        if isinstance(value, str) and (len(value) > LONGEST_VALUE or not value.isprintable()):
+            event[key] = clean(value, LONGEST_VALUE)
+    return event
