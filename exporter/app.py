@@ -11,12 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from exporter import __version__
 from exporter import config as configuration
 from exporter.clock import Clock, SystemClock
 from exporter.journal import Journal
+from exporter.logs import get_logger
 from exporter.metrics.encode import encode
 from exporter.metrics.own import Own, SelfUse
 from exporter.metrics.render import render
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from exporter.config import Config
     from exporter.config.schema import SupervisorOptions
 
-log = structlog.get_logger("app")
+log = get_logger("app")
 
 MOST_IN_THE_LOOP: Final = 10_000
 """Samples that are encoded in the event loop; more go to a thread."""

@@ -6,8 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
+from exporter.logs import get_logger
 from exporter.model import Answer, FaultKind, Outcome
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from exporter.model import ChildExit, Fault, Snapshot
 
-log = structlog.get_logger("journal")
+log = get_logger("journal")
 
 REMINDER: Final = 600.0
 EACH: Final = 5

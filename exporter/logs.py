@@ -6,9 +6,21 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Final, Literal
 
-import structlog
-
 from exporter.words import clean
+
+# structlog.dev imports rich for its own pretty console: 6 MiB resident that a sidecar has no use for.
+# `status` imports rich when it needs it.
+_rich = sys.modules.get("rich")
+sys.modules["rich"] = None  # type: ignore[assignment]
+try:
+    import structlog
+finally:
+    if _rich is None:
+        del sys.modules["rich"]
+    else:
+        sys.modules["rich"] = _rich
+
+get_logger = structlog.get_logger
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor

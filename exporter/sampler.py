@@ -11,9 +11,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from exporter.crew import Crew
+from exporter.logs import get_logger
 from exporter.model import Found, Heartbeats, Probe, Reading, Reason, Snapshot, Trouble
 from exporter.probes.errors import ProbeError
 
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from exporter.model import PidFile, Value
     from exporter.systems import Look
 
-log = structlog.get_logger("sampler")
+log = get_logger("sampler")
 
 RELIST: Final = 0.25
 """Seconds between looks that exits ask for: at most 4 a second."""
-HISTORY: Final = 32
-"""Snapshots kept per supervisor."""
+HISTORY: Final = 4
+"""Snapshots kept per supervisor: as many as a verdict looks back."""
 LONGEST_BACK_OFF: Final = 60.0
 STUCK_AFTER: Final = 30.0
 _SLOWED: Final = frozenset({Reason.UNREACHABLE, Reason.AUTH, Reason.CAPACITY, Reason.PROTOCOL, Reason.TIMEOUT})

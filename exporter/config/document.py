@@ -17,7 +17,7 @@ import yaml
 
 from exporter.config.problems import Path, key_shown, quoted
 
-MAX_NODES: Final = 20_000
+MAX_NODES: Final = 10_000
 """Values after aliases are expanded. A supervisor takes about thirty."""
 MAX_DEPTH: Final = 32
 MAX_ANCHORS: Final = 1_000

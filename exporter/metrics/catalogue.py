@@ -165,7 +165,7 @@ HEARTBEAT_AGE: Final = _gauge(
     "jobwarden_heartbeat_age_seconds", "supervisor heartbeat", "Age of that heartbeat at the time of the scrape."
 )
 HEARTBEAT_MAX_AGE: Final = _gauge(
-    "jobwarden_heartbeat_max_age_seconds", "supervisor heartbeat", "From this age on a heartbeat is stale."
+    "jobwarden_heartbeat_max_age_seconds", "supervisor heartbeat", "A heartbeat that is older is stale."
 )
 HEARTBEATS: Final = _gauge("jobwarden_heartbeats", "supervisor heartbeat state", "Heartbeats by their standing.")
 HEARTBEAT_IN_FUTURE: Final = _gauge(

@@ -16,7 +16,6 @@ def clean_label(value: object) -> str:
     """A label value that both formats can carry, at most 128 characters. Two values may become one."""
     # Not only str: SQLite gives whatever an application wrote into a text column.
     text = value if isinstance(value, str) else str(value)
-    text = text[:MAX_LENGTH]
-    if text.isascii() and text.isprintable():
+    if len(text) <= MAX_LENGTH and text.isascii() and text.isprintable():
         return text
-    return _CONTROLS.sub("?", _SURROGATES.sub("\ufffd", text))
+    return _CONTROLS.sub("?", _SURROGATES.sub("\ufffd", text[:MAX_LENGTH]))

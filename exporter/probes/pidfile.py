@@ -15,9 +15,6 @@ from exporter.probes.files import SmallFile, read_small, shown
 LIMIT = 4096
 """Bytes; no PID file is longer."""
 
-DEFAULT_PID_MAX = 4_194_304
-"""PID_MAX_LIMIT of 64-bit kernels (proc_sys_kernel(5))."""
-
 Format = Literal["plain", "postmaster"]
 """plain: the first line is the PID. postmaster: line 3 is the start time as well (PostgreSQL's postmaster.pid)."""
 
@@ -129,17 +126,6 @@ def parse_start_time(data: bytes) -> float:
             "set format: plain",
         )
     return float(line)
-
-
-def read_pid_max(proc_root: str = "/proc") -> int:
-    """Read the highest PID of this kernel; the highest of any kernel where it cannot be read."""
-    try:
-        with open(f"{proc_root}/sys/kernel/pid_max", "rb") as file:
-            text = file.read(32).strip()
-    except OSError:
-        # A wider range only lets a PID through that the kernel then says does not exist.
-        return DEFAULT_PID_MAX
-    return int(text) if re.fullmatch(rb"[1-9][0-9]{0,9}", text) else DEFAULT_PID_MAX
 
 
 def _complaint(data: bytes) -> str:

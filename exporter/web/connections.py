@@ -34,7 +34,7 @@ _UNKNOWN_METHOD = re.compile(r"b'[A-Za-z]{1,32} /[!-~]* HTTP/1\.[01]'", re.ASCII
 class Connection(RequestHandler):
     """One connection. Its methods are called by asyncio and aiohttp."""
 
-    __slots__ = ("_peer", "_server")
+    __slots__ = ("_answered", "_peer", "_server")
 
     def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
         limits = server.limits
@@ -51,11 +51,12 @@ class Connection(RequestHandler):
         )
         self._server = server
         self._peer = ""
+        self._answered = 0
 
     @property
     def idle(self) -> bool:
         """No complete request waits or is being answered."""
-        return not self._messages and not self._request_in_progress
+        return self._request_count == self._answered
 
     def abort(self) -> None:
         """Drop the connection with whatever is unsent; ``close`` would wait for the client to take it."""
@@ -81,6 +82,13 @@ class Connection(RequestHandler):
         self._server.crowd.leave(self._peer, self)
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp narrows asyncio's type to None
+        """Answer a client that has closed its sending side behind its request, as `nc -N` and socat do."""
+        if self.idle or self.ssl_context is not None:  # TLS has no half-closed connections
+            return None
+        self.close()
+        return True
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
@@ -94,6 +102,8 @@ class Connection(RequestHandler):
             self._server.log.warning("a client did not take its answer in time: connection dropped", peer=self._peer)
             self.abort()
             return resp, True
+        finally:
+            self._answered += 1
 
     def handle_error(
         self,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.architecture.sources import Source
+    from tests.conftest import Require
 
 MAX_LINES = 400
 LONGER_FOR_A_REASON = {
@@ -158,3 +159,22 @@ def test_what_is_run_and_what_is_tested_are_the_same_versions(root: Path) -> Non
         for lock in ("run", "dev")
     )
     assert sorted(run - dev) == []
+
+
+def test_a_missing_program_is_skipped_here_and_fails_on_the_build_server(
+    require: Require, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody believes that something was proved which was skipped; the words name the package that helps."""
+    monkeypatch.delenv("JOBWARDEN_REQUIRE_ALL", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=r"no-such-program is not installed.*package some-package"):
+        require("no-such-program", package="some-package")
+    monkeypatch.setenv("JOBWARDEN_REQUIRE_ALL", "1")
+    with pytest.raises(pytest.fail.Exception, match="no-such-program is not installed"):
+        require("no-such-program", package="some-package")
+
+
+def test_make_help_names_every_command(root: Path) -> None:
+    """A newcomer finds what there is without reading the Makefile."""
+    text = (root / "Makefile").read_text(encoding="utf-8")
+    explained = re.findall(r"^([a-z-]+):.*## \S", text, re.MULTILINE)
+    assert explained == ["help", "demo", "test", "check", "test-all", "bench", "fmt", "lock"]

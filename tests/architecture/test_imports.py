@@ -34,7 +34,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "exporter.metrics": ("exporter.model", "exporter.words", "exporter.verdicts"),
     "exporter.web": (*LEAVES, "exporter.metrics", "exporter.verdicts"),
     "exporter.journal": ("exporter.model", "exporter.words"),
-    "exporter.logs": (),
+    "exporter.logs": ("exporter.words",),
+    "exporter.status": ("exporter.model", "exporter.words", "exporter.verdicts"),
     "exporter.app": (EVERYTHING,),
     "exporter.cli": (EVERYTHING,),
 }

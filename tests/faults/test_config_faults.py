@@ -101,7 +101,7 @@ def test_C1_file_missing_directory_or_special_is_one_line_naming_path_and_flag(t
 
 @pytest.mark.usefixtures("require_root")
 def test_C1_unreadable_file_says_so() -> None:
-    """A file that this user may not read is not called missing. (Root gives its rights away for a moment.)"""
+    """A file that this user may not read is not called missing. Root gives its rights away for a moment."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         path = Path(folder) / "jobwarden.yml"
@@ -177,7 +177,10 @@ def test_C3_a_tag_does_not_show_the_secret_that_it_may_be() -> None:
 
 def test_C4_duplicate_keys_show_both_positions_at_any_depth() -> None:
     """Each second key is refused and says where the first is; F12: PyYAML would let the last one win."""
-    text = "proc_root: /proc\nsupervisors:\n  - name: a\n    system: generic\n    process: {pid: 1, pid: 2}\n    name: b\nproc_root: /\n"
+    text = (
+        "proc_root: /proc\nsupervisors:\n  - name: a\n    system: generic\n"
+        "    process: {pid: 1, pid: 2}\n    name: b\nproc_root: /\n"
+    )
     assert [one.split("; ")[0] for one in refused(text)] == [
         "c.yml:5:23: supervisors[0].process.pid: the key `pid` is given twice, first at 5:15",
         "c.yml:6:5: supervisors[0].name: the key `name` is given twice, first at 3:5",
@@ -193,12 +196,12 @@ def _bomb(levels: int = 10, width: int = 9) -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param(_bomb(), "more than 20,000 values", id="bomb"),
+        pytest.param(_bomb(), "more than 10,000 values", id="bomb"),
         pytest.param("a: &a {b: *a}", "stands inside of what it names", id="cycle"),
         pytest.param("a: &a [[[*a]]]", "stands inside of what it names", id="deep cycle"),
         pytest.param("\n".join(f"k{n}: &a{n} x" for n in range(100_000)), "more than 1,000 anchors", id="anchors"),
-        pytest.param("\n".join(f"k{n}: &a x" for n in range(100_000)), "more than 20,000 values", id="one anchor"),
-        pytest.param("[" + "1," * 400_000 + "1]", "more than 20,000 values", id="values"),
+        pytest.param("\n".join(f"k{n}: &a x" for n in range(100_000)), "more than 10,000 values", id="one anchor"),
+        pytest.param("[" + "1," * 400_000 + "1]", "more than 10,000 values", id="values"),
         pytest.param(
             "\n".join(f"a{n}: &a{n} [{f'*a{n - 1}' if n else 'x'}]" for n in range(100)), "32 deep", id="deep aliases"
         ),
@@ -447,7 +450,7 @@ def test_C13_secret_inline_and_by_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_C13_secret_file_content_loses_its_trailing_newline_only(tmp_path: Path) -> None:
-    """echo writes a newline, editors on Windows two bytes; neither is part of the secret, and nothing shows the rest."""
+    """echo writes a newline, editors on Windows two bytes: no part of the secret; and nothing shows the rest."""
     for ending in (b"", b"\n", b"\r\n"):
         config = load_text(database(url_file=str(_secret(tmp_path, DSN.encode() + ending))), SYSTEMS)
         options = config.supervisors[0]
@@ -595,7 +598,7 @@ configurations = st.fixed_dictionaries(
 @given(configurations)
 @example({"supervisors": [{"name": "a", "system": "generic"}]})
 def test_C16_what_passes_once_passes_again_and_works(given_configuration: dict[str, Any]) -> None:
-    """check and run call the same load: a configuration that is accepted is accepted again, equal, and its timing holds."""
+    """check and run call the same load: what it accepts it accepts again, equal, and its timing holds."""
     text = json.dumps(given_configuration)
     try:
         checked = load_text(text, SYSTEMS, {})

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.model import Reason
 from exporter.probes.errors import ProbeError
-from exporter.probes.pidfile import DEFAULT_PID_MAX, Claim, read_claim
+from exporter.probes.pidfile import Claim, read_claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 OWN = frozenset({os.getpid(), os.getppid()})
 MALLORY = 61_002
+PID_MAX = 4_194_304
 
 
 def read(path: Path, *, follow_symlinks: bool = False) -> Claim:
     """Read a claim as the watcher does."""
-    return read_claim(str(path), pid_max=DEFAULT_PID_MAX, own_pids=OWN, follow_symlinks=follow_symlinks)
+    return read_claim(str(path), pid_max=PID_MAX, own_pids=OWN, follow_symlinks=follow_symlinks)
 
 
 def reason(path: Path, *, follow_symlinks: bool = False) -> Reason:

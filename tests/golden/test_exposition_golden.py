@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import pytest
 
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.encode import encode
+from exporter.metrics.render import render
 from tests.golden import fleet
 
 if TYPE_CHECKING:
@@ -64,3 +66,14 @@ def test_promtool_refuses_a_bad_name(require: Require) -> None:
     found = subprocess.run([promtool, "check", "metrics"], input=bad, capture_output=True, check=False, timeout=20)
     assert found.returncode == 3
     assert b"_total" in found.stdout + found.stderr
+
+
+def test_X5_promtool_accepts_hostile_labels(require: Require) -> None:
+    """Quotes, escapes, line breaks and text that is none, in every place where a name can stand."""
+    promtool = require("promtool", package="prometheus")
+    names = ['a"} 1\n# HELP x y', "\\", '\\"', "\udcff", "\x00\r\x1b[31m", "\u2028\u202e", "x" * 5000, "\U0001f680", ""]
+    snapshots = [replace(fleet.BROKEN, supervisor=name, system=name) for name in names]
+    body = encode(render(snapshots, fleet.BOOT).families)
+    assert body.count(b"jobwarden_supervisor_info{") == len(names)
+    found = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, check=False, timeout=20)
+    assert (found.returncode, found.stdout.decode(), found.stderr.decode()) == (0, "", "")

@@ -62,7 +62,7 @@ def flat(families: Iterable[Family]) -> dict[tuple[str, frozenset[tuple[str, str
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(fleets, st.floats(0, 1e9))
 def test_F10_any_snapshot_renders_and_parses_in_both_formats(fleet: list[Snapshot], boottime: float) -> None:
     """What the parsers of prometheus_client read back is exactly what was rendered: names, labels, values, no more."""
@@ -75,7 +75,7 @@ def test_F10_any_snapshot_renders_and_parses_in_both_formats(fleet: list[Snapsho
         assert {sample.timestamp for sample in samples} <= {None}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(fleets, st.floats())
 def test_any_rendering_keeps_the_promises_of_the_catalogue(fleet: list[Snapshot], boottime: float) -> None:
     """Known metrics in the catalogue's order, never empty, finite values, no equal series, within the cap."""
@@ -94,7 +94,7 @@ def test_any_rendering_keeps_the_promises_of_the_catalogue(fleet: list[Snapshot]
     assert rendered == render(fleet, boottime)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -11,18 +11,19 @@ from hypothesis import strategies as st
 from exporter.model import Reason
 from exporter.probes.errors import ProbeError
 from exporter.probes.pidfile import (
-    DEFAULT_PID_MAX,
     Claim,
     FileStamp,
     Format,
     parse_claim,
     parse_start_time,
     read_claim,
-    read_pid_max,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+PID_MAX = 4_194_304
+"""PID_MAX_LIMIT of 64-bit kernels (proc_sys_kernel(5))."""
 
 APP, OTHER = 61_001, 61_003
 OWN = frozenset({os.getpid(), os.getppid()})
@@ -32,12 +33,10 @@ as_root = pytest.mark.usefixtures("require_root")
 
 def read(path: Path, fmt: Format = "plain", *, owner: int | None = None, follow_symlinks: bool = False) -> Claim:
     """Read a claim as the watcher does."""
-    return read_claim(
-        str(path), pid_max=DEFAULT_PID_MAX, own_pids=OWN, fmt=fmt, owner=owner, follow_symlinks=follow_symlinks
-    )
+    return read_claim(str(path), pid_max=PID_MAX, own_pids=OWN, fmt=fmt, owner=owner, follow_symlinks=follow_symlinks)
 
 
-def complaint(data: bytes, *, pid_max: int = DEFAULT_PID_MAX, own_pids: frozenset[int] = frozenset()) -> str:
+def complaint(data: bytes, *, pid_max: int = PID_MAX, own_pids: frozenset[int] = frozenset()) -> str:
     """The words with which content is refused; the reason is always malformed."""
     with pytest.raises(ProbeError) as caught:
         parse_claim(data, pid_max=pid_max, own_pids=own_pids)
@@ -71,7 +70,7 @@ def test_a_claim_tells_what_the_file_says_and_what_to_compare_later(tmp_path: Pa
 )
 def test_P3_the_forms_that_daemons_write_are_accepted(data: bytes, pid: int) -> None:
     """A decimal number alone on its line, with blanks around it."""
-    assert parse_claim(data, pid_max=DEFAULT_PID_MAX, own_pids=frozenset()) == pid
+    assert parse_claim(data, pid_max=PID_MAX, own_pids=frozenset()) == pid
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_P3_pid_1_is_left_to_the_caller_unless_it_is_our_parent(tmp_path: Path) 
     """An application can be PID 1 of a shared namespace; only who knows its identity can tell."""
     path = tmp_path / "a.pid"
     path.write_bytes(b"1\n")
-    claim = read_claim(str(path), pid_max=DEFAULT_PID_MAX, own_pids=frozenset({77}))
+    claim = read_claim(str(path), pid_max=PID_MAX, own_pids=frozenset({77}))
     assert (claim.pid, claim.init) == (1, True)
     assert "its parent" in complaint(b"1\n", own_pids=frozenset({1, 77}))
 
@@ -212,23 +211,6 @@ def test_F6_any_bytes_as_postmaster_file_give_a_time_or_a_probe_error(data: byte
         assert error.reason is Reason.MALFORMED
     else:
         assert start_time == int(data.split(b"\n")[0].strip())
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [("32768\n", 32_768), ("99\n", 99), ("junk", DEFAULT_PID_MAX), ("", DEFAULT_PID_MAX), (None, DEFAULT_PID_MAX)],
-)
-def test_pid_max_comes_from_the_configured_proc(tmp_path: Path, content: str | None, expected: int) -> None:
-    """Where it cannot be read, the highest of any kernel holds."""
-    (tmp_path / "sys" / "kernel").mkdir(parents=True)
-    if content is not None:
-        (tmp_path / "sys" / "kernel" / "pid_max").write_text(content)
-    assert read_pid_max(str(tmp_path)) == expected
-
-
-def test_pid_max_of_this_kernel_is_in_range() -> None:
-    """The real file is understood."""
-    assert 300 <= read_pid_max() <= DEFAULT_PID_MAX
 
 
 @as_root

@@ -8,7 +8,7 @@ import resource
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exporter.clock import SystemClock
 from exporter.web.board import Health, SupervisorLine
@@ -122,12 +122,12 @@ async def read_reply(reader: asyncio.StreamReader, *, head: bool = False) -> Rep
 
 @asynccontextmanager
 async def serving(
-    limits: Limits | None = None, board: FakeBoard | None = None, **options: str
+    limits: Limits | None = None, board: FakeBoard | None = None, **options: Any
 ) -> AsyncIterator[Served]:
     """Serve a board on a port of the kernel's choice."""
     board = board or FakeBoard()
     counts = RequestCounts()
-    web = WebServer(board, clock=SystemClock(), counts=counts, limits=limits, **options)  # type: ignore[arg-type]
+    web = WebServer(board, clock=SystemClock(), counts=counts, limits=limits, **options)
     (listener,) = open_listeners([":0"])
     try:
         (url,) = await web.start([listener])

@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import gzip
 import socket
+import ssl
+import subprocess
 import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp import web
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from structlog.testing import capture_logs
 
 from exporter.clock import SystemClock
+from exporter.web.answers import Answer, failure
 from exporter.web.board import Health, SupervisorLine
 from exporter.web.counts import Endpoint, RequestCounts
-from exporter.web.endpoints import TelemetryPathError
+from exporter.web.endpoints import Handler, TelemetryPathError
 from exporter.web.server import WebServer
 from tests.fixtures.http.malformed import REFUSED
 from tests.unit.web.served import (
@@ -30,6 +36,11 @@ from tests.unit.web.served import (
     resident_bytes,
     serving,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Require
 
 # ------------------------------------------------------------------------------------- H4, H5: methods, bodies, paths
 
@@ -406,3 +417,65 @@ def test_a_telemetry_path_that_cannot_work_is_refused(path: str) -> None:
     """Said at the start, with the flag's name."""
     with pytest.raises(TelemetryPathError, match=r"--web\.telemetry-path="):
         WebServer(FakeBoard(), clock=SystemClock(), counts=RequestCounts(), telemetry_path=path)
+
+
+async def test_a_guard_stands_before_every_endpoint() -> None:
+    """Authentication can wrap the whole; what it refuses is not handled."""
+
+    def refuse_all(_handler: Handler) -> Handler:
+        async def refused(_request: web.BaseRequest) -> Answer:
+            return failure(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Basic"})
+
+        return refused
+
+    async with serving(guard=refuse_all) as served:
+        for path in ("/metrics", "/", "/-/healthy", "/nope"):
+            reply = await served.get(path)
+            assert (reply.status, reply.headers["www-authenticate"]) == (401, "Basic")
+        assert served.board.renders == 0
+
+
+async def test_H11_even_an_answer_of_aiohttp_s_own_has_the_safe_headers() -> None:
+    """A guard may raise one of its exceptions."""
+
+    def raise_always(_handler: Handler) -> Handler:
+        async def refused(_request: web.BaseRequest) -> Answer:
+            raise web.HTTPForbidden
+
+        return refused
+
+    async with serving(guard=raise_always) as served:
+        reply = await served.get()
+        assert (reply.status, reply.headers["server"]) == (403, "jobwarden")
+        assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_with_an_ssl_context_every_listener_speaks_https(tmp_path: Path, require: Require) -> None:
+    """The URL says so, a TLS client is served, a plain one is not."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make = [
+        require("openssl"),
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        *subject,
+    ]
+    subprocess.run([*make, "-keyout", str(key), "-out", str(cert), "-days", "1"], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    async with serving(ssl_context=context) as served:
+        client = ssl.create_default_context(cafile=str(cert))
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client)
+        writer.write(GET.format("").encode())
+        assert (await read_reply(reader)).body.decode() == SAMPLE
+        writer.transport.abort()
+        plain, plain_writer = await served.connect()
+        plain_writer.write(GET.format("").encode())
+        with contextlib.suppress(ConnectionError):
+            assert b"HTTP" not in await plain.read()
+        plain_writer.transport.abort()
