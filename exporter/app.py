@@ -19,7 +19,6 @@ from exporter.logs import get_logger
 from exporter.metrics.encode import encode
 from exporter.metrics.own import Own, SelfUse
 from exporter.metrics.render import render
-from exporter.model import ExitTier
 from exporter.probes.errors import ProbeError
 from exporter.probes.exits import detect_tier
 from exporter.probes.processes import Proc, boot_id
@@ -40,13 +39,16 @@ if TYPE_CHECKING:
 
     from exporter.config import Config
     from exporter.config.schema import SupervisorOptions
+    from exporter.model import ExitTier, Snapshot
 
 log = get_logger("app")
 
 MOST_IN_THE_LOOP: Final = 10_000
-"""Samples that are encoded in the event loop; more go to a thread."""
+"""Series that are rendered in the event loop; more go to a thread."""
 FIRST_ROUND: Final = 1.0
 """Seconds that the first scrape waits for the first looks, so that what is known is there from the first scrape on."""
+LOOK_AGAIN: Final = 0.3
+"""Seconds between the two looks of ``status`` where the first one was not sure (a PID file that is being written)."""
 HOUSEKEEPING: Final = 5.0
 LAST_ORDERS: Final = 3.0
 """Seconds from SIGTERM to the end, whatever hangs."""
@@ -86,7 +88,7 @@ def surroundings(
         budget=HoldBudget.for_limit(raise_nofile()),
         epoch=EpochOffset(clock),
         boot_id=boot_id(),
-        own_pids=frozenset({os.getpid(), os.getppid()}),
+        own_pids=frozenset({os.getpid(), os.getppid()}) - {0, 1},
         state_dir=storage,
     )
 
@@ -106,6 +108,22 @@ def post_for(options: SupervisorOptions, around: Surroundings) -> Post:
     return Post(options.name, options.system, systems[options.system].looks(options, around))
 
 
+async def look_once(config: Config, around: Surroundings) -> list[Snapshot]:
+    """Look at every supervisor once, a second time where the first look failed."""
+    sampler = Sampler(around.clock)
+    for options in config.supervisors:
+        sampler.start(post_for(options, around))
+    try:
+        await sampler.first_round()
+        unsure = [s.supervisor for s in sampler.snapshots() if any(not r.up for r in s.readings.values())]
+        if unsure:
+            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.gather(*map(sampler.look_now, unsure))
+        return sampler.snapshots()
+    finally:
+        await sampler.stop_all()
+
+
 @dataclass(slots=True, eq=False)
 class App:
     """A running sidecar; also the board that the HTTP stage shows."""
@@ -122,6 +140,7 @@ class App:
     _reloading: asyncio.Task[Health] | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _stop_signals: int = 0
+    _series: int = 0
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(self.around.clock, self._noticed)
@@ -145,7 +164,9 @@ class App:
         async with asyncio.TaskGroup() as tasks:
             housekeeping = tasks.create_task(self._keep_house(), name="housekeeping")
             self._begin()
-            await self._first_round()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_ROUND):
+                    await self.sampler.first_round()
             self.urls = await server.start(listeners)
             log.info("ready", version=__version__, urls=" ".join(self.urls), supervisors=len(self._options),
                      exit_tier=self.around.tier.value)  # fmt: skip
@@ -185,12 +206,6 @@ class App:
         self.own.reloaded(self.around.clock.wall())
         for warning in config.warnings:
             log.warning("configuration", problem=str(warning))
-
-    async def _first_round(self) -> None:
-        clock = self.around.clock
-        began = clock.monotonic()
-        while not self.sampler.looked_at_all() and clock.monotonic() - began < FIRST_ROUND:
-            await asyncio.sleep(0.01)
 
     async def _keep_house(self) -> None:
         """Figures of our own process, so that a scrape does not have to read them."""
@@ -238,16 +253,11 @@ class App:
         path = self.config_path
         try:
             config = await self.sampler.crew.submit(lambda: load_config(path))
-            if config.proc_root != self.config.proc_root:
-                raise StartError("proc_root cannot change while running; restart jobwarden")
-            fresh = [
-                (options, self._post(options))
-                for options in config.supervisors
-                if self._options.get(options.name) != options
-            ]
+            fresh = self._changed_posts(config)
         except (configuration.ConfigError, StartError) as error:
             self.own.reload_failed()
-            log.error("reload refused, the old configuration stays", problems=str(error).replace("\n", " | "))
+            problems = str(error).replace("\n", " | ")
+            log.error("reload refused, the old configuration stays", problems=problems)  # noqa: TRY400 - no defect of ours
             return Health(ok=False, words=str(error))
         names = [options.name for options in config.supervisors]
         for gone in [name for name in self._options if name not in names]:
@@ -260,6 +270,15 @@ class App:
         log.info("reloaded", supervisors=len(names), changed=len(fresh))
         return Health(ok=True, words="reloaded")
 
+    def _changed_posts(self, config: Config) -> list[tuple[SupervisorOptions, Post]]:
+        if config.proc_root != self.config.proc_root:
+            raise StartError("proc_root cannot change while running; restart jobwarden")
+        return [
+            (options, self._post(options))
+            for options in config.supervisors
+            if self._options.get(options.name) != options
+        ]
+
     async def _unwatch(self, name: str) -> None:
         if name in self._options:
             await self.sampler.stop(name)
@@ -269,13 +288,20 @@ class App:
 
     async def metrics(self, openmetrics: bool, names: frozenset[str]) -> bytes:  # noqa: FBT001 - the board's signature
         """The exposition of everything known now."""
-        rendered = render(self.sampler.snapshots(), self.around.clock.boottime())
-        self.own.dropped(rendered.dropped)
-        self.own.requests(self.counts.by_handler_and_code)
-        families = (*self.own.families(), *rendered.families)
-        if len(rendered) > MOST_IN_THE_LOOP:
-            return await self.sampler.crew.submit(lambda: encode(families, openmetrics, names))
-        return encode(families, openmetrics, names)
+        snapshots, now = self.sampler.snapshots(), self.around.clock.boottime()
+
+        def draw() -> tuple[int, bytes]:
+            rendered = render(snapshots, now)
+            self.own.dropped(rendered.dropped)
+            self.own.requests(self.counts.by_handler_and_code)
+            return len(rendered), encode((*self.own.families(), *rendered.families), openmetrics, names)
+
+        # As many as last time decide where it is drawn: how many there are is known only afterwards.
+        if self._series > MOST_IN_THE_LOOP:
+            self._series, body = await self.sampler.crew.submit(draw)
+        else:
+            self._series, body = draw()
+        return body
 
     def healthy(self) -> Health:
         """Red when the sampler itself is stuck; a supervisor that hangs is none of its business."""
@@ -309,4 +335,4 @@ def _leave(why: str) -> None:
     os._exit(1)
 
 
-__all__ = ["App", "StartError", "load_config", "post_for", "surroundings"]
+__all__ = ["App", "StartError", "load_config", "look_once", "post_for", "surroundings"]

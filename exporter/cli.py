@@ -54,11 +54,11 @@ def main() -> None:
 @click.option("--web.telemetry-path", "telemetry_path", default="/metrics", show_default=True, metavar="PATH",
               help="Where the metrics are.")  # fmt: skip
 @click.option("--storage.path", "storage", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Keeps known children and totals over restarts of jobwarden; without it they live in memory.")  # fmt: skip
+              help="Keeps known children and totals over restarts of jobwarden; else in memory only.")  # fmt: skip
 @click.option("--log.level", "level", type=click.Choice(["debug", "info", "warn", "error"]), default="info",
               show_default=True)  # fmt: skip
 @click.option("--log.format", "form", type=click.Choice(["logfmt", "json"]), default="logfmt", show_default=True)
-def run(  # noqa: PLR0913 - one parameter per flag
+def run(
     config_file: Path,
     listen: tuple[str, ...],
     telemetry_path: str,
@@ -130,8 +130,8 @@ def check(config_file: Path) -> None:
 def status(config_file: Path, as_json: bool) -> None:  # noqa: FBT001 - a flag
     """Take one look and say in words what is found. Exit code 0 also when something is wrong."""
     from exporter import logs
-    from exporter.app import StartError, surroundings
-    from exporter.status import look_once, show, to_json
+    from exporter.app import StartError, look_once, surroundings
+    from exporter.status import show, to_json
 
     config = load(config_file)
     logs.configure("error")

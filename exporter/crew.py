@@ -40,7 +40,7 @@ class Crew:
         return self._threads
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Run ``work`` in a thread; the future belongs to the running loop. Its result is dropped if the loop is gone by then."""
+        """Run ``work`` in a thread; the future belongs to the running loop, and is dropped with it."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 

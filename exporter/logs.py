@@ -56,7 +56,7 @@ def _renderer(form: Literal["logfmt", "json"]) -> Processor:
 def _plain_traceback(logger: object, method: str, event: EventDict) -> EventDict:
     """A traceback belongs into the log only at debug level; otherwise its last line has to do."""
     error = event.pop("exc_info", None)
-    if isinstance(error, BaseException) and logging.DEBUG >= LEVELS.get(method, logging.INFO):
+    if isinstance(error, BaseException) and LEVELS.get(method, logging.INFO) <= logging.DEBUG:
         event["traceback"] = structlog.processors.format_exc_info(logger, method, {"exc_info": error})["exception"]
     elif isinstance(error, BaseException) and error.__traceback__ is not None:
         frame = error.__traceback__

@@ -103,7 +103,7 @@ class Reason(enum.StrEnum):
 
 
 class HeartbeatState(enum.StrEnum):
-    """A heartbeat's standing. dead: its owner on this host is verifiably gone; leftover: stale, elsewhere, holding nothing."""
+    """A heartbeat's standing. dead: its owner here is verifiably gone; leftover: stale, elsewhere, holding nothing."""
 
     FRESH = "fresh"
     STALE = "stale"
@@ -134,7 +134,7 @@ class StuckReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessRef:
-    """The identity of one process. Stands for exactly one process of one boot, never for a number that was used again."""
+    """The identity of one process: one of one boot, never another one that got its number later."""
 
     pid: int
     start_ticks: int
@@ -355,7 +355,7 @@ Value = MainProcess | Children | Heartbeats | Jobs | Issues
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one look brought: a value per probe, or the trouble that kept it. ``pidfile`` is a verdict even when it is 'unknown'."""
+    """What one look brought: a value per probe, or the trouble that kept it. ``pidfile`` may say 'unknown'."""
 
     values: Mapping[Probe, Value | Trouble]
     pidfile: PidFile | None = None

@@ -83,9 +83,7 @@ class Post:
         """Everything known now; what is too old is unknown."""
         boottime = clock.boottime()
         readings = {probe: latest.reading(boottime) for probe, latest in self.latest.items()}
-        return Snapshot(
-            self.supervisor, self.system, clock.wall(), boottime, readings, self.probes, self.pidfile
-        )
+        return Snapshot(self.supervisor, self.system, clock.wall(), boottime, readings, self.probes, self.pidfile)
 
     def accept(self, look: Look, found: Found, duration: float, clock: Clock) -> None:
         """Take in what a look brought."""
@@ -134,7 +132,8 @@ class _Turn:
     """Monotonic time at which the newest look was handed to a thread."""
     progress: float = 0.0
     """Monotonic time at which a look last ended or was given up."""
-    looked: bool = False
+    first: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the first look was taken or given up."""
 
 
 class Sampler:
@@ -211,7 +210,11 @@ class Sampler:
 
     def looked_at_all(self) -> bool:
         """Every look was taken, or given up, at least once."""
-        return all(turn.looked for turns in self._turns.values() for turn in turns)
+        return all(turn.first.is_set() for turns in self._turns.values() for turn in turns)
+
+    async def first_round(self) -> None:
+        """Wait until every look was taken, or given up, once."""
+        await asyncio.gather(*(turn.first.wait() for turns in self._turns.values() for turn in turns))
 
     async def look_now(self, supervisor: str) -> Snapshot:
         """Take every look of one supervisor at once and give what is known then."""
@@ -225,7 +228,7 @@ class Sampler:
         while True:
             turn.wake.clear()
             await self._take(turn)
-            turn.looked = True
+            turn.first.set()
             turn.progress = self._clock.monotonic()
             if turn.wake.is_set():
                 await self._settle(turn)  # who ended while the look went on may have been read before
@@ -242,7 +245,7 @@ class Sampler:
         return float(min(LONGEST_BACK_OFF, turn.look.interval * 2 ** min(turn.failures, 10)))
 
     async def _take(self, turn: _Turn) -> None:
-        """One look within its deadline. While an earlier one hangs there is no other: only its failing is told again."""
+        """One look within its deadline. While an earlier one hangs there is no other: its failing is told again."""
         clock, look, post = self._clock, turn.look, turn.post
         async with turn.lock:
             turn.began = clock.monotonic()

@@ -1,13 +1,11 @@
-"""One look, as a table for people or as JSON for programs."""
+"""What one look found, as a table for people or as JSON for programs."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter.model import Answer, HeartbeatState, ProcessState
-from exporter.sampler import Sampler
 from exporter.verdicts import judge, standing
 from exporter.words import span
 
@@ -16,34 +14,11 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from exporter.config import Config
     from exporter.model import ChildGroup, Heartbeat, Snapshot
-    from exporter.watch import Surroundings
 
-AGAIN: Final = 0.3
-"""Seconds between the two looks where the first one was not sure (a PID file that is being written)."""
 PIPED_WIDTH: Final = 160
 _COLOURS: Final = {Answer.YES: "bold red", Answer.UNKNOWN: "yellow", Answer.NO: "green"}
 _SIGNS: Final = {Answer.YES: "FAULT", Answer.UNKNOWN: "unknown", Answer.NO: "ok"}
-
-
-async def look_once(config: Config, around: Surroundings) -> list[Snapshot]:
-    """Look at every supervisor once, a second time where the first look failed."""
-    from exporter.app import post_for
-
-    sampler = Sampler(around.clock)
-    for options in config.supervisors:
-        sampler.start(post_for(options, around))
-    try:
-        while not sampler.looked_at_all():
-            await asyncio.sleep(0.01)
-        unsure = [s.supervisor for s in sampler.snapshots() if any(not r.up for r in s.readings.values())]
-        if unsure:
-            await asyncio.sleep(AGAIN)
-            await asyncio.gather(*map(sampler.look_now, unsure))
-        return sampler.snapshots()
-    finally:
-        await sampler.stop_all()
 
 
 def show(snapshots: Sequence[Snapshot]) -> None:

@@ -22,7 +22,7 @@ def clean(name: bytes | str, limit: int = 64) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """ "1 zombie", "2 zombies"."""
+    """A number with its noun: 1 zombie, 2 zombies."""
     if number == 1:
         return f"1 {noun}"
     return f"{number} {_PLURALS.get(noun, noun + 's')}"

@@ -30,9 +30,16 @@ def spawn(slot):
         sys.exit("clone: " + os.strerror(ctypes.get_errno()))
     return pid
 
+def end():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    sys.exit()
+
 still = [spawn(slot) for slot in range(static)]
 print(json.dumps(still), flush=True)
-sys.stdin.readline()  # "churn", or the end
+if not sys.stdin.readline():
+    end()
 
 now = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
 lives, alive, slot = [], [], 0
@@ -52,9 +59,7 @@ while not select.select([sys.stdin], [], [], pace)[0]:
 lives += [(pid, born, None) for pid, born in alive]
 print(json.dumps(lives), flush=True)
 sys.stdin.read()
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-os.killpg(0, signal.SIGTERM)
+end()
 """
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Self
 import psutil
 
 from exporter.clock import Clock, SystemClock
-from exporter.model import ExitTier
 from exporter.probes.exits import detect_tier
 from exporter.probes.matching import Matcher
 from exporter.probes.processes import Proc, boot_id
@@ -24,6 +23,8 @@ from exporter.watch import EpochOffset, HoldBudget, PidFilePlan, RolePlan, Surro
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from exporter.model import ExitTier
 
 PROGRAM = r"""
 import os, signal, sys, threading
@@ -116,7 +117,7 @@ class Supervisor:
         """Fork one worker; its PID. It has exec'ed its title when this returns."""
         pid = int(self._say("fork", title))
         self.workers.append(pid)
-        wait_until(lambda: title.split()[0].encode() in cmdline(pid))
+        wait_until(lambda: title.split(maxsplit=1)[0].encode() in cmdline(pid))
         return pid
 
     def fork_many(self, number: int, title: str = "importer: worker") -> None:
@@ -127,7 +128,7 @@ class Supervisor:
         """Fork one worker from another thread than the main one."""
         pid = int(self._say("fork-in-thread", title))
         self.workers.append(pid)
-        wait_until(lambda: title.split()[0].encode() in cmdline(pid))
+        wait_until(lambda: title.split(maxsplit=1)[0].encode() in cmdline(pid))
         return pid
 
     def exit_worker(self, pid: int, code: int) -> None:
@@ -209,7 +210,7 @@ def plan(name: str = "importer", pidfile: Path | None = None, **more: object) ->
     return WatchPlan(name, **more)  # type: ignore[arg-type]
 
 
-def surroundings(  # noqa: PLR0913
+def surroundings(
     *,
     tier: ExitTier | None = None,
     state_dir: Path | None = None,

@@ -127,6 +127,11 @@ CHILD_STARTS: Final = _counter("jobwarden_child_starts_total", "supervisor role"
 CHILD_EXITS: Final = _counter(
     "jobwarden_child_exits_total", "supervisor role outcome", "Children that ended, by how they ended."
 )
+CHILD_EXITS_UNEXPECTED: Final = _gauge(
+    "jobwarden_child_exits_unexpected",
+    "supervisor role",
+    "1 where the end of a child of this role is unexpected unless it succeeded, 0 where it is normal.",
+)
 CHILD_EXIT_CODES: Final = _counter(
     "jobwarden_child_exit_codes_total", "supervisor role code", "Children that ended, by exit code or signal."
 )

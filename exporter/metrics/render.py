@@ -133,6 +133,7 @@ def _children(series: Series, children: Children, groups: Sequence[ChildGroup]) 
         for outcome in Outcome:
             series.add(m.CHILD_EXITS, group.exits.get(outcome, 0), group.role, outcome)
         series.add(m.CHILD_STARTS, group.starts, group.role)
+        series.put(m.CHILD_EXITS_UNEXPECTED, group.exits_unexpected, group.role)
     series.put(m.ORPHANS, children.orphans)
     for group in groups:
         series.add(m.UNREGISTERED, group.unregistered, group.role)

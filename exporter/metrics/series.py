@@ -41,7 +41,8 @@ class Series:
         number = _number(metric, value)
         if number is not None:
             key = self._key(metric, labels)
-            self._values[key] = self._values.get(key, 0.0) + number
+            total = self._values.get(key, 0.0) + number
+            self._values[key] = total if isfinite(total) else number
 
     def moment(self, metric: Metric, at: float | None, *labels: object) -> None:
         """A point in time. 1970 and before are not times of anything here, so they count as unknown."""

@@ -47,7 +47,7 @@ def exit_status(pidfd: int) -> int | None:
 
 
 def detect_tier() -> ExitTier:
-    """What this kernel can tell, found out with a thread of our own: it ends, is reaped by the kernel, and its pidfd is asked."""
+    """What this kernel can tell, found out with a thread of our own: it ends, and its pidfd is asked."""
     started, ending = threading.Event(), threading.Event()
     thread_id: list[int] = []
 

@@ -19,7 +19,7 @@ DEFAULT_PID_MAX: Final = 4_194_304
 
 
 def cgroup_use(proc: Proc, pid: int, cgroup_root: str = CGROUP_ROOT) -> PidsUse | None:
-    """The tightest pids.max on the path of a process's cgroup, v2 or v1; None when there is none or it cannot be read."""
+    """The tightest pids.max on the path of a process's cgroup, v2 or v1; None when none can be read."""
     try:
         lines = proc.read(f"{pid}/cgroup").decode("utf-8", "replace").splitlines()
     except ProbeError:

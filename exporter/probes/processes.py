@@ -22,6 +22,9 @@ CMDLINE_BYTES: Final = 4096
 """Of a command line only this much is looked at (row X7)."""
 KERNEL_THREAD: Final = 0x0020_0000
 """PF_KTHREAD in field 9 of the stat line."""
+_START_CODE: Final = 23
+_EXIT_STATUS: Final = 49
+"""Positions behind comm: fields 26 and 52 of proc_pid_stat(5)."""
 _GONE: Final = frozenset({errno.ENOENT, errno.ESRCH})
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _STATES: Final = {
@@ -38,7 +41,7 @@ _STATES: Final = {
 
 
 class Stat(NamedTuple):
-    """One stat line. A named tuple, because thousands are made per look and a frozen dataclass costs four times as much."""
+    """One stat line. A named tuple: thousands are made per look, and a frozen dataclass costs four times as much."""
 
     pid: int
     comm: bytes
@@ -51,7 +54,7 @@ class Stat(NamedTuple):
     start_ticks: int
     rss_pages: int
     start_code: int
-    """1 when the kernel hides addresses and the exit code from us, 0 when there is no memory (zombie, kernel thread)."""
+    """1 when the kernel hides addresses and exit code from us, 0 where there is no memory (zombie, kernel thread)."""
     exit_status: int
     """Field 52, encoded as for wait(2); 0 also when hidden from us."""
 
@@ -88,8 +91,8 @@ def parse_stat(data: bytes) -> Stat:
             int(fields[17]),
             int(fields[19]),
             int(fields[21]),
-            int(fields[23]) if len(fields) > 23 else 0,
-            int(fields[49]) if len(fields) > 49 else 0,
+            int(fields[_START_CODE]) if len(fields) > _START_CODE else 0,
+            int(fields[_EXIT_STATUS]) if len(fields) > _EXIT_STATUS else 0,
         )
     except (ValueError, IndexError):
         msg = f"a stat line of {len(data)} bytes cannot be read; is proc_root a procfs of Linux?"
@@ -110,7 +113,7 @@ def translate(error: OSError, what: str) -> ProbeError:
 
 @dataclass(frozen=True, slots=True)
 class Proc:
-    """One procfs. ``native`` is False when it shows another PID namespace than the one our system calls speak of (row K6)."""
+    """One procfs. ``native``: its numbers are those that our own system calls speak of (row K6)."""
 
     root: str
     native: bool
@@ -150,7 +153,7 @@ class Proc:
         return b"".join(chunks)
 
     def open_stat(self, pid: int) -> int:
-        """A descriptor of /proc/PID/stat. It stays with this very process: ESRCH after reaping, also when the number is used again."""
+        """A descriptor of /proc/PID/stat that stays with this very process: ESRCH for ever once it is reaped."""
         try:
             return os.open(f"{self.root}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -218,7 +221,7 @@ class Proc:
         return found
 
     def exists(self, pid: int) -> bool:
-        """Whether a process has this number, asked of the kernel: hidepid hides /proc entries, not processes (facts F1, F2).
+        """Whether a process has this number, asked of the kernel: hidepid hides /proc entries only (facts F1, F2).
 
         Raises:
             ProbeError: hidden, when this procfs cannot tell.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from exporter.probes.processes import Proc, Stat
 
 YOUNG: Final = 10.0
-"""Seconds after its start in which a command line is read again: exec and titles come after fork (process-exporter #29)."""
+"""Seconds in which a command line is read again: exec and titles come after fork (process-exporter #29)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,9 @@ class ProcessScan:
                 elif error.reason is not Reason.GONE:
                     raise
         if 1 not in rows and blind is None:
-            words = f"{self.proc.root} hides other users' processes (hidepid); run as the same user or add the proc group"
+            words = (
+                f"{self.proc.root} hides other users' processes (hidepid); run as the same user or add the proc group"
+            )
             blind = Trouble(Reason.HIDDEN, words)
         alive = {(pid, row.start_ticks) for pid, row in rows.items()}
         self._cmdlines = {key: value for key, value in self._cmdlines.items() if key in alive}

@@ -13,7 +13,7 @@ HIERARCHIES: Final = ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgrou
 
 
 def processes_of(unit: str, hierarchies: tuple[str, ...] = HIERARCHIES) -> list[int] | None:
-    """PIDs of a unit and of the groups below it; None when systemd is here and has no such group, that is: it does not run.
+    """PIDs of a unit and of the groups below it; None when systemd is here and the unit does not run.
 
     Raises:
         ProbeError: unsupported, when no systemd hierarchy is visible; denied.
@@ -27,7 +27,7 @@ def processes_of(unit: str, hierarchies: tuple[str, ...] = HIERARCHIES) -> list[
         if folder is not None:
             return _all_below(folder)
     if not visible:
-        words = f"systemd_unit {unit}: no systemd cgroups below {hierarchies[0]}; mount the host's, or use pidfile: or match:"
+        words = f"unit {unit}: no systemd cgroups in {hierarchies[0]}; mount the host's, or use pidfile: or match:"
         raise ProbeError(Reason.UNSUPPORTED, words)
     return None
 

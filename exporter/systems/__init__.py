@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One way of looking at one supervisor. ``run`` may block: the sampler gives it a thread, a deadline and a back-off.
+    """One way of looking at one supervisor. ``run`` may block: the sampler gives it a thread and a deadline.
 
     ``wake_fd`` is a descriptor that becomes readable when the look should be repeated at once (children's exits).
     """

@@ -62,7 +62,9 @@ def _uid(owner: str | int | None) -> int | None:
         raise ProbeError(Reason.UNSUPPORTED, words) from None
 
 
-def process_look(options: SupervisorOptions, role_plans: tuple[RolePlan, ...], around: Surroundings) -> tuple[Look, ...]:
+def process_look(
+    options: SupervisorOptions, role_plans: tuple[RolePlan, ...], around: Surroundings
+) -> tuple[Look, ...]:
     """The look at the process tree; empty when no process is configured (a watcher of files or databases only)."""
     if options.process is None:
         return ()

@@ -32,7 +32,7 @@ YOUNG: Final = 30.0
 
 
 def adopted(entry: Entry, main: Entry, previous_listing: float | None, around: Surroundings) -> str:
-    """ "adopted" for a child that PID 1 did not fork, "" (to be matched) for all others.
+    """The role "adopted" for a child that PID 1 did not fork; empty (to be matched) for all others.
 
     It sits in the process group of somebody else, or it is older than a listing that it was not in.
     """
@@ -43,7 +43,7 @@ def adopted(entry: Entry, main: Entry, previous_listing: float | None, around: S
     return ADOPTED_ROLE if stranger or late else ""
 
 
-def settle_roles(  # noqa: PLR0913
+def settle_roles(
     table: ProcessTable,
     plan: WatchPlan,
     totals: Totals,
@@ -135,7 +135,7 @@ def count_groups(
     )  # fmt: skip
 
 
-def _group(  # noqa: PLR0913
+def _group(
     name: str,
     plan: RolePlan | None,
     states: Counter[ProcessState],

@@ -241,7 +241,9 @@ class MainFinder:
             (row,) = passing
             words = f"pid file names pid {claim.pid} of its container, which is {clean(row.comm)}, here pid {row.pid}"
             return Finding(up=True, words=words, stat=row, pidfile=PidFile(PidFileState.OK, words, row.pid))
-        if not candidates or (self.plan.identity is not None and not any(p is None for _, p in candidates) and not passing):
+        if not candidates or (
+            self.plan.identity is not None and not any(p is None for _, p in candidates) and not passing
+        ):
             return None
         words = f"{verdict.words}; a process of another PID namespace has this number there: configure identity:"
         return unknown(Reason.FOREIGN_NAMESPACE, words, PidFile(PidFileState.UNKNOWN, words, claim.pid, trusted=False))

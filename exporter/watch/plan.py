@@ -6,13 +6,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from exporter.model import ExitTier
 from exporter.probes.processes import TICKS_PER_SECOND
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.clock import Clock
+    from exporter.model import ExitTier
     from exporter.probes.matching import Matcher
     from exporter.probes.processes import Proc
     from exporter.probes.scan import ProcessScan
@@ -88,7 +88,7 @@ class HoldBudget:
 
 @dataclass(slots=True)
 class EpochOffset:
-    """Wall time minus boottime, so that start ticks become Unix seconds. Small drift is ignored: start times must stand still (row T4)."""
+    """Turns start ticks into Unix seconds. Small drift of the clocks is ignored: start times stand still (row T4)."""
 
     clock: Clock
     tolerance: float = 1.0
@@ -114,7 +114,7 @@ class Surroundings:
     epoch: EpochOffset
     boot_id: str
     own_pids: frozenset[int]
-    """Ourselves and our parent: never a supervisor by a PID file's word."""
+    """Ourselves and our parent (PID 1 has a rule of its own): never a supervisor by a PID file's word."""
     state_dir: Path | None = None
     memory: dict[str, State] = field(default_factory=dict)
     """What a reload needs of the watch before it, where there is no state directory."""

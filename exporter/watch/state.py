@@ -136,7 +136,7 @@ def _parsed(document: Any) -> State:  # noqa: ANN401 - it is whatever the file h
         None if main is None else ProcessRef(int(main[0]), int(main[1])),
         0 if main is None else int(main[2]),
         Totals(int(document["restarts"]), {str(role): _totals(value) for role, value in document["roles"].items()}),
-        tuple(_process(*row) for row in document["processes"]),
+        tuple(_process(row) for row in document["processes"]),
     )
 
 
@@ -146,13 +146,18 @@ def _totals(value: Any) -> RoleTotals:  # noqa: ANN401
     return RoleTotals(int(value["starts"]), exits, codes, int(value["cpu_ticks"]))
 
 
-def _process(  # noqa: PLR0913 - one row of the file
-    pid: int, ticks: int, role: str, cpu: int, dead_at: float | None, started: bool, ended: bool, orphan: bool  # noqa: FBT001
-) -> KnownProcess:
+def _process(row: Any) -> KnownProcess:  # noqa: ANN401
+    pid, ticks, role, cpu, dead_at, started, ended, orphan = row
     return KnownProcess(
-        int(pid), int(ticks), str(role), int(cpu), None if dead_at is None else float(dead_at), bool(started),
-        bool(ended), bool(orphan),
-    )  # fmt: skip
+        int(pid),
+        int(ticks),
+        str(role),
+        int(cpu),
+        None if dead_at is None else float(dead_at),
+        bool(started),
+        bool(ended),
+        bool(orphan),
+    )
 
 
 def known(entries: Iterable[Entry]) -> tuple[KnownProcess, ...]:

@@ -122,10 +122,7 @@ class ProcessTable:
             if proc.native:
                 pidfd = self.events.hold(pid)
             # Read after the pidfd was opened: both are the same process only if the older descriptor still answers.
-            data = pread_stat(stat_fd)
-            if data is None:
-                raise ProbeError(Reason.GONE, f"process {pid} ended")
-            stat = parse_stat(data)
+            stat = parse_stat(_alive(pread_stat(stat_fd), pid))
         except ProbeError:
             os.close(stat_fd)
             if pidfd is not None:
@@ -200,7 +197,7 @@ class ProcessTable:
                 entry.status = exit_status(entry.pidfd)
 
     def drain(self) -> bool:
-        """Take in ends, in the event loop: whoever reaps at once leaves no second chance to read the cause. True when there were any."""
+        """Take in ends, in the event loop: once reaped, a cause may be lost. True when there were any."""
         events = self.events.poll()
         now = self.around.clock.wall()
         with self._lock:
@@ -255,6 +252,12 @@ class ProcessTable:
         for entry in list(self.entries.values()):
             self.remove(entry)
         self.events.close()
+
+
+def _alive(data: bytes | None, pid: int) -> bytes:
+    if data is None:
+        raise ProbeError(Reason.GONE, f"process {pid} ended")
+    return data
 
 
 def cpu_seconds(ticks: int) -> float:

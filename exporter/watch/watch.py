@@ -146,7 +146,10 @@ class Watch:
         former = self.table.entries.get(stat.pid)
         if former is not None:
             self.table.remove(former)
-        if self._identity is not None and (self._identity.pid, self._identity.start_ticks) != (ref.pid, ref.start_ticks):
+        if self._identity is not None and (self._identity.pid, self._identity.start_ticks) != (
+            ref.pid,
+            ref.start_ticks,
+        ):
             self.totals.restarts += 1
             self._previous_listing = None
         self._identity = ref

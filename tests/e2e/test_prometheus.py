@@ -51,11 +51,12 @@ supervisors:
 """
         with Sidecar(text, tmp_path) as sidecar, prometheus(sidecar.url.removeprefix("http://")) as prom:
             prom.wait_for('jobwarden_children{supervisor="importer",role="worker",state="sleeping"} == 3')
-            prom.wait_for('count_over_time(jobwarden_child_exits_total{supervisor="importer",role="worker",outcome="signal"}[1m]) >= 2')
+            signalled = 'jobwarden_child_exits_total{supervisor="importer",role="worker",outcome="signal"}'
+            prom.wait_for(f"count_over_time({signalled}[1m]) >= 2")
 
             os.kill(workers[0], signal.SIGKILL)
             wait_until(lambda: is_gone(workers[0]))
-            prom.wait_for('increase(jobwarden_child_exits_total{supervisor="importer",role="worker",outcome="signal"}[1m]) > 0')
+            prom.wait_for(f"increase({signalled}[1m]) > 0")
             prom.wait_for('jobwarden_child_exit_codes_total{supervisor="importer",role="worker",code="SIGKILL"} == 1')
             supervisor.exit_worker(workers[1], 3)
             prom.wait_for('jobwarden_child_exit_codes_total{supervisor="importer",role="worker",code="3"} == 1')
@@ -64,7 +65,7 @@ supervisors:
             os.kill(workers[2], signal.SIGTERM)
             wait_until(lambda: is_zombie(workers[2]))
             prom.wait_for('jobwarden_children{supervisor="importer",role="worker",state="zombie"} == 1')
-            (_, died), = prom.wait_for('jobwarden_zombie_oldest_timestamp_seconds{supervisor="importer"}')
+            ((_, died),) = prom.wait_for('jobwarden_zombie_oldest_timestamp_seconds{supervisor="importer"}')
             assert died == pytest.approx(time.time(), abs=30)
             missing = (
                 'sum without(state) (jobwarden_children{state!="zombie"}) < on(supervisor, role, instance, job) '
@@ -90,5 +91,7 @@ supervisors:
             assert prom.query("min_over_time(up[2m]) < 1") == []
             promtool = require("promtool", package="prometheus")
             _, exposition = sidecar.get("/metrics")
-            lint = subprocess.run([promtool, "check", "metrics"], input=exposition, capture_output=True, text=True, check=False)
+            lint = subprocess.run(
+                [promtool, "check", "metrics"], input=exposition, capture_output=True, text=True, check=False
+            )
             assert (lint.returncode, lint.stdout + lint.stderr) == (0, "")

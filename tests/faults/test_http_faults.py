@@ -47,7 +47,9 @@ def _aiohttp_logs_nothing(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with caplog.at_level(logging.INFO):
         yield
     # asyncio in debug mode tells of slow callbacks, which is its business.
-    assert [r.getMessage() for r in caplog.records if r.name != "asyncio" or r.levelno >= logging.ERROR] == []
+    assert [
+        r.getMessage() for r in caplog.get_records("call") if r.name != "asyncio" or r.levelno >= logging.ERROR
+    ] == []
 
 
 # ---------------------------------------------------------------------------------------------- H1, H2: slow clients
@@ -176,19 +178,21 @@ async def test_H2_a_reader_that_does_not_read_is_cut_and_costs_little() -> None:
 
 
 async def test_H2_a_small_answer_that_is_not_read_is_cut_too() -> None:
-    """An answer below asyncio's usual buffer of 64 KiB must not wait in it for ever."""
+    """An answer below asyncio's usual buffer of 64 KiB must not wait in it for ever, closed but not gone."""
     board = FakeBoard()
     board.text = SAMPLE + "# filler\n" * 5_000
-    with capture_logs():
-        async with serving(QUICK, board) as served:
+    with capture_logs() as lines:
+        async with serving(QUICK, board, send_buffer=4096) as served:
             with socket.socket() as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 sock.setblocking(False)
                 await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", served.port))
-                # Pipelined, so that the kernel's own buffers fill up.
-                await asyncio.get_running_loop().sock_sendall(sock, GET.format("").encode() * 200)
-                await asyncio.sleep(1.2)
+                await asyncio.get_running_loop().sock_sendall(sock, GET.format("").encode())
+                await asyncio.sleep(0.2)
+                assert served.web.connections == 1
+                await asyncio.sleep(0.8)
                 assert served.web.connections == 0
+    assert [line["event"] for line in lines] == ["a client did not take its answer in time: connection dropped"]
 
 
 # ------------------------------------------------------------------------------------------- H3, H6: malformed bytes
@@ -293,6 +297,8 @@ async def test_H3_headers_that_are_too_much_or_ambiguous_get_400_and_one_line(na
                 assert (reply.status, reply.body) == (400, b"400 Bad Request\n")
             assert served.counts.by_handler_and_code["malformed", "4xx"] == 10
     assert [(line["event"], line["peer"]) for line in lines] == [("malformed request", "127.0.0.1")]
+    assert set(lines[0]) == {"event", "log_level", "left_out", "peer", "problem"}
+    assert lines[0]["problem"].isidentifier(), "the bytes of a request do not belong into the log"
 
 
 # ---------------------------------------------------------------------------------------------------- after it all

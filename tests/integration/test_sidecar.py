@@ -34,7 +34,9 @@ def config(*entries: str) -> str:
     return "supervisors:" + "".join(entries)
 
 
-def test_everything_known_is_there_from_the_first_scrape_on(supervisor: Supervisor, pidfile: Path, tmp_path: Path) -> None:
+def test_everything_known_is_there_from_the_first_scrape_on(
+    supervisor: Supervisor, pidfile: Path, tmp_path: Path
+) -> None:
     """Zeros included: a rule over a counter needs a series before the first crash."""
     supervisor.fork()
     began = time.monotonic()
@@ -129,7 +131,9 @@ def test_B8_a_supervisor_that_hangs_costs_the_others_nothing(
     fifo = tmp_path / "fifo.pid"
     os.mkfifo(fifo)
     supervisor.fork()
-    text = config(generic("importer", pidfile), generic("hung", fifo), generic("unmounted", tmp_path / "gone" / "x.pid"))
+    text = config(
+        generic("importer", pidfile), generic("hung", fifo), generic("unmounted", tmp_path / "gone" / "x.pid")
+    )
     with Sidecar(text, tmp_path) as sidecar:
         assert sidecar.value("jobwarden_supervisor_up", supervisor="importer") == 1
         for name in ("hung", "unmounted"):
@@ -158,11 +162,16 @@ def test_healthy_is_red_when_the_sampler_itself_is_stuck(tmp_path: Path) -> None
         with Sidecar(config(generic("importer", pidfile)), tmp_path) as sidecar:
             assert sidecar.get("/-/healthy")[0] == 200
             assert sidecar.get("/-/ready")[0] == 200
-            done = subprocess.run([COMMAND, "health", "--url", sidecar.url], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [COMMAND, "health", "--url", sidecar.url], capture_output=True, text=True, check=False
+            )
             assert (done.returncode, done.stderr) == (0, "")
             sidecar.process.send_signal(signal.SIGSTOP)
             done = subprocess.run(
-                [COMMAND, "health", "--url", sidecar.url, "--timeout", "0.5"], capture_output=True, text=True, check=False
+                [COMMAND, "health", "--url", sidecar.url, "--timeout", "0.5"],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert done.returncode == 1
             assert "no answer" in done.stderr

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from exporter.config import ConfigError, load_text
 from exporter.config.dsn import dsn_flaw
-from exporter.config.fields import Secret, seconds
-from exporter.config.schema import DatabaseOptions, ProcessOptions, SupervisorOptions
+from exporter.config.fields import Secret, SecretFile, seconds
+from exporter.config.schema import DatabaseOptions, MatchOptions, ProcessOptions, SupervisorOptions
 from exporter.model import Probe
 from exporter.systems.generic import Options
 
@@ -103,3 +103,26 @@ def test_a_large_configuration_is_quick_and_leaves_little_behind(systems: System
     assert len(load_text("\n".join(lines), systems).supervisors) == 50
     gc.collect()
     assert not [one for one in gc.get_objects() if type(one).__name__ in ("Node", "_Open")]
+
+
+def test_a_bad_pattern_is_told_once_and_not_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """RE2 would log on its own; the problem is all that is said."""
+    with pytest.raises(ValidationError):
+        MatchOptions.model_validate({"exe": "(?=a)"})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_spaces_at_the_end_of_a_secret_file_belong_to_the_secret(tmp_path: Path) -> None:
+    """Only newlines are cut."""
+    path = tmp_path / "secret"
+    path.write_text(" hunter2 \n", encoding="utf-8")
+    path.chmod(0o600)
+    assert TypeAdapter(SecretFile).validate_python(str(path)).reveal() == " hunter2 "
+
+
+def test_what_follows_from_a_reported_value_is_not_reported(systems: Systems) -> None:
+    """A key without a value counts as given, and says one thing only."""
+    text = "supervisors:\n  - {name: a, system: generic, process: {pidfile: /run/a.pid, pid: }}\n"
+    with pytest.raises(ConfigError) as caught:
+        load_text(text, systems)
+    assert [problem.problem for problem in caught.value.problems] == ["the key has no value"]

@@ -20,6 +20,7 @@ from exporter.metrics.labels import MAX_LENGTH, clean_label
         ("a\n# HELP x", "a?# HELP x"),
         ("\x1b[31mred\x00\x7f\x85", "?[31mred???"),
         ("\u202egnp.exe\u2028", "?gnp.exe?"),
+        ("\u061c\u200e\u200f\u202a\u2066\u2069\ufeff", "?" * 7),
         ("x" * 129, "x" * 128),
         (None, "None"),
         (42, "42"),

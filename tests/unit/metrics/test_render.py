@@ -278,6 +278,13 @@ def test_F10_roles_that_clean_to_one_label_are_summed() -> None:
     assert only(series, "child_starts_total") == {("a?",): 6}
 
 
+def test_F10_a_sum_beyond_every_float_stays_a_number() -> None:
+    """Two absurd values do not become an infinity that no rule can compare."""
+    groups = tuple(ChildGroup(role, {}, cpu_seconds=1e308) for role in ("a\n", "a\t"))
+    series = flat(snapshot(Children(groups, ExitTier.NONE)))
+    assert only(series, "cpu_seconds_total") == {("a?",): 1e308}
+
+
 def test_F10_of_two_supervisors_with_one_label_the_first_is_shown_and_the_other_counted() -> None:
     """The configuration refuses such names; should they come, nothing is mixed."""
     one = snapshot(MainProcess(up=True, words=""), name="a\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -187,9 +188,7 @@ def test_children_that_outlive_their_supervisor_are_orphans(supervisor: Supervis
     watch.close()
 
 
-def test_a_new_supervisor_is_a_restart_and_its_children_are_its_own(
-    supervisor: Supervisor, pidfile: Path
-) -> None:
+def test_a_new_supervisor_is_a_restart_and_its_children_are_its_own(supervisor: Supervisor, pidfile: Path) -> None:
     """The identity changed: one restart, whatever the PIDs."""
     supervisor.fork()
     watch = Watch(plan(pidfile=pidfile), surroundings())
@@ -267,7 +266,7 @@ def test_every_descriptor_is_given_back(supervisor: Supervisor, pidfile: Path) -
         worker = supervisor.fork()
         watch.look()
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda gone=worker: is_gone(gone))
+        wait_until(partial(is_gone, worker))
         watch.look()
     watch.close()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -26,4 +26,6 @@ def _aiohttp_logs_nothing(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with caplog.at_level(logging.INFO):
         yield
     # asyncio in debug mode tells of slow callbacks, which is its business.
-    assert [r.getMessage() for r in caplog.records if r.name != "asyncio" or r.levelno >= logging.ERROR] == []
+    assert [
+        r.getMessage() for r in caplog.get_records("call") if r.name != "asyncio" or r.levelno >= logging.ERROR
+    ] == []

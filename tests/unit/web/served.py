@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import socket
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -122,13 +123,15 @@ async def read_reply(reader: asyncio.StreamReader, *, head: bool = False) -> Rep
 
 @asynccontextmanager
 async def serving(
-    limits: Limits | None = None, board: FakeBoard | None = None, **options: Any
+    limits: Limits | None = None, board: FakeBoard | None = None, send_buffer: int | None = None, **options: Any
 ) -> AsyncIterator[Served]:
     """Serve a board on a port of the kernel's choice."""
     board = board or FakeBoard()
     counts = RequestCounts()
     web = WebServer(board, clock=SystemClock(), counts=counts, limits=limits, **options)
     (listener,) = open_listeners([":0"])
+    if send_buffer is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it
     try:
         (url,) = await web.start([listener])
         yield Served(board, web, counts, int(url.rpartition(":")[2]))
