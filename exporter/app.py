@@ -141,6 +141,7 @@ class App:
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _stop_signals: int = 0
     _series: int = 0
+    _version: int = 0
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(self.around.clock, self._noticed)
@@ -204,6 +205,7 @@ class App:
         self.config = config
         self.own.supervisors([options.name for options in config.supervisors])
         self.own.reloaded(self.around.clock.wall())
+        self._version += 1
         for warning in config.warnings:
             log.warning("configuration", problem=str(warning))
 
@@ -226,6 +228,7 @@ class App:
         return SelfUse(use.cpu_seconds, use.resident_bytes, use.virtual_bytes, use.open_fds, use.max_fds, started)
 
     def _noticed(self, post: Post) -> None:
+        self._version += 1
         snapshot = post.snapshot(self.around.clock)
         journal = self._journals.get(post.supervisor)
         if journal is not None:
@@ -256,6 +259,7 @@ class App:
             fresh = self._changed_posts(config)
         except (configuration.ConfigError, StartError) as error:
             self.own.reload_failed()
+            self._version += 1
             problems = str(error).replace("\n", " | ")
             log.error("reload refused, the old configuration stays", problems=problems)  # noqa: TRY400 - no defect of ours
             return Health(ok=False, words=str(error))
@@ -302,6 +306,10 @@ class App:
         else:
             self._series, body = draw()
         return body
+
+    def version(self) -> int:
+        """Grows with every look, settling and reload."""
+        return self._version
 
     def healthy(self) -> Health:
         """Red when the sampler itself is stuck; a supervisor that hangs is none of its business."""

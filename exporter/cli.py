@@ -70,10 +70,13 @@ def run(
     from exporter import logs
     from exporter.app import App, StartError, surroundings
     from exporter.config import check_combination
+    from exporter.web.endpoints import TelemetryPathError, check_telemetry_path
     from exporter.web.listen import ListenError
 
-    if not telemetry_path.startswith("/") or telemetry_path in {"/", "/-/healthy", "/-/ready", "/-/reload"}:
-        raise click.BadParameter("must begin with / and be none of the other pages", param_hint="--web.telemetry-path")
+    try:
+        check_telemetry_path(telemetry_path)
+    except TelemetryPathError as error:
+        raise click.UsageError(str(error)) from None
     config = load(config_file)
     problems = check_combination(config, listen, None if storage is None else str(storage), None)
     if problems:

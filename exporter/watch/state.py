@@ -115,7 +115,7 @@ def load(path: Path) -> State | None:
         text = ""
     try:
         return _parsed(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         kept = path.with_suffix(".damaged")
         try:
             os.replace(path, kept)
@@ -132,27 +132,39 @@ def _parsed(document: Any) -> State:  # noqa: ANN401 - it is whatever the file h
     main = document["main"]
     return State(
         str(document["boot_id"]),
-        None if document["namespace"] is None else int(document["namespace"]),
-        None if main is None else ProcessRef(int(main[0]), int(main[1])),
-        0 if main is None else int(main[2]),
-        Totals(int(document["restarts"]), {str(role): _totals(value) for role, value in document["roles"].items()}),
+        None if document["namespace"] is None else _whole(document["namespace"]),
+        None if main is None else ProcessRef(_pid(main[0]), _whole(main[1])),
+        0 if main is None else _whole(main[2]),
+        Totals(_whole(document["restarts"]), {str(role): _totals(value) for role, value in document["roles"].items()}),
         tuple(_process(row) for row in document["processes"]),
     )
 
 
+def _whole(value: Any, most: int = 2**63) -> int:  # noqa: ANN401
+    """A counter or an identity; anything else would come back as another exception, looks later."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(value)
+    return value
+
+
+def _pid(value: Any) -> int:  # noqa: ANN401
+    """A number that the kernel's calls take: they answer others with OverflowError (fact F5)."""
+    return _whole(value, 2**31 - 1) or _whole(None)
+
+
 def _totals(value: Any) -> RoleTotals:  # noqa: ANN401
-    exits = {outcome: int(value["exits"].get(outcome, 0)) for outcome in Outcome}
-    codes = Counter({str(code): int(count) for code, count in value["codes"].items()})
-    return RoleTotals(int(value["starts"]), exits, codes, int(value["cpu_ticks"]))
+    exits = {outcome: _whole(value["exits"].get(outcome, 0)) for outcome in Outcome}
+    codes = Counter({str(code): _whole(count) for code, count in value["codes"].items()})
+    return RoleTotals(_whole(value["starts"]), exits, codes, _whole(value["cpu_ticks"]))
 
 
 def _process(row: Any) -> KnownProcess:  # noqa: ANN401
     pid, ticks, role, cpu, dead_at, started, ended, orphan = row
     return KnownProcess(
-        int(pid),
-        int(ticks),
+        _pid(pid),
+        _whole(ticks),
         str(role),
-        int(cpu),
+        _whole(cpu),
         None if dead_at is None else float(dead_at),
         bool(started),
         bool(ended),

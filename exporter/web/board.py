@@ -36,6 +36,10 @@ class Board(Protocol):
         """
         ...
 
+    def version(self) -> int:
+        """Changes whenever something to be shown changed; one rendering serves everybody who asks for one version."""
+        ...
+
     def healthy(self) -> Health:
         """Not ok when the sampler itself no longer moves. The words are public: no supervisor's name in them."""
         ...

@@ -72,7 +72,7 @@ class Endpoints:
         self._counts = counts
         self._log = log
         self._telemetry_path = check_telemetry_path(telemetry_path)
-        self._renders = SharedRenders(board.metrics, limits.shared_for)
+        self._renders = SharedRenders(board.metrics, limits.shared_for, board.version)
         self._routes: Mapping[str, Route] = MappingProxyType(
             {
                 self._telemetry_path: Route(Endpoint.METRICS, _READ, self._metrics),

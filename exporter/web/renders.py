@@ -18,22 +18,33 @@ _GZIP = 16 + zlib.MAX_WBITS  # a gzip header without a time: the same bytes for 
 
 
 class _Key(NamedTuple):
+    version: int
     openmetrics: bool
     names: frozenset[str]
     gzip: bool
 
 
 class SharedRenders:
-    """Renderings under way or finished less than ``shared_for`` seconds ago. Holds nothing when nobody asks."""
+    """Renderings of one version, under way or finished less than ``shared_for`` seconds ago.
 
-    def __init__(self, render: Callable[[bool, frozenset[str]], Awaitable[bytes]], shared_for: float) -> None:
+    A new version of what is shown is rendered anew, so that an exit is in the very next scrape. Holds nothing when
+    nobody asks.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[bool, frozenset[str]], Awaitable[bytes]],
+        shared_for: float,
+        version: Callable[[], int],
+    ) -> None:
         self._render = render
+        self._version = version
         self._shared_for = shared_for
         self._under_way: dict[_Key, asyncio.Task[bytes]] = {}
 
     async def get(self, *, openmetrics: bool, names: frozenset[str], gzip: bool) -> bytes:
         """The exposition, compressed if asked. Raises what the rendering raised, to all who wait for it."""
-        key = _Key(openmetrics, names, gzip)
+        key = _Key(self._version(), openmetrics, names, gzip)
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._make(key), name="render")

@@ -40,6 +40,9 @@ class FakeBoard:
         self.lines: list[SupervisorLine] = []
         self.error: Exception | None = None
 
+    def version(self) -> int:
+        return 0
+
     async def metrics(self, openmetrics: bool, names: frozenset[str]) -> bytes:
         """Give the sample, or nothing when other names are asked for."""
         self.renders += 1

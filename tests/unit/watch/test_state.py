@@ -1,0 +1,260 @@
+"""The state file: whatever became of it, a watch goes on, and what cannot be believed is kept for a person."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporter.model import Children, Outcome, Probe, ProcessRef
+from exporter.watch import Watch
+from exporter.watch.state import KnownProcess, State, StateError, load, path_for, save
+from exporter.watch.totals import RoleTotals, Totals
+from tests.trees import Supervisor, is_gone, plan, surroundings, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from exporter.model import ChildGroup, Found
+
+EXITS = {Outcome.SUCCESS: 1, Outcome.ERROR: 2, Outcome.SIGNAL: 3, Outcome.UNKNOWN: 4}
+STATE = State(
+    "8f1a",
+    4026531836,
+    ProcessRef(4242, 1_000),
+    77,
+    Totals(2, {"worker": RoleTotals(12, dict(EXITS), Counter({"3": 2, "SIGKILL": 3}), 99)}),
+    (
+        KnownProcess(4243, 1_001, "worker", 5, None, started=True, ended=False, orphan=False),
+        KnownProcess(4244, 1_002, "über/arbeiter", 6, 1.79e9, started=True, ended=True, orphan=True),
+    ),
+)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = path_for(tmp_path, "importer")
+    save(path, STATE)
+    return path
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    with Supervisor() as running:
+        yield running
+
+
+def group(found: Found) -> ChildGroup:
+    children = found.values[Probe.CHILDREN]
+    assert isinstance(children, Children), children
+    return children.groups[0]
+
+
+def test_what_was_saved_is_loaded(saved: Path) -> None:
+    """Every field comes back as it was."""
+    assert load(saved) == STATE
+
+
+def test_no_file_is_no_state(tmp_path: Path) -> None:
+    """The first start of a sidecar is no error."""
+    assert load(tmp_path / "watch-importer.json") is None
+
+
+def test_only_the_owner_may_read_it(saved: Path) -> None:
+    """Roles and PIDs are nobody else's business."""
+    assert saved.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_cut_off_anywhere_is_refused_and_kept(saved: Path) -> None:
+    """At every byte: no exception but StateError, and the damaged file stands beside under its own name."""
+    whole = saved.read_bytes()
+    for length in range(len(whole)):
+        saved.write_bytes(whole[:length])
+        with pytest.raises(StateError, match="damaged"):
+            load(saved)
+        assert not saved.exists()
+        assert saved.with_suffix(".damaged").read_bytes() == whole[:length]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_file_with_one_byte_changed_is_a_state_or_refused(saved: Path, data: st.DataObject) -> None:
+    """A flipped bit may leave another valid state; it never raises anything but StateError."""
+    save(saved, STATE)
+    content = bytearray(saved.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    saved.write_bytes(content)
+    loaded_or_refused(saved)
+
+
+def loaded_or_refused(path: Path) -> State | None:
+    """What load gives; None when it refuses, and then the file was kept."""
+    before = path.read_bytes()
+    try:
+        return load(path)
+    except StateError:
+        assert path.with_suffix(".damaged").read_bytes() == before
+        return None
+
+
+WRONG: tuple[Any, ...] = (
+    None, True, 0, -1, 2**31, 10**400, float("inf"), float("nan"), 1.5, "", "x", "7", [], [[]], [1], [1, 2],
+    [4243, 1001, "worker", 5, None, True, False], {}, {"": 0}, {"x": []}, {"error": "many"},
+)  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value in a JSON document."""
+    inner: list[tuple[Any, ...]] = [path]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in items:
+        inner += places(below, (*path, key))
+    return inner
+
+
+def without(document: Any, way: tuple[Any, ...], value: Any, *, drop: bool = False) -> Any:
+    """The document with another value, or none at all, in one place."""
+    if not way:
+        return value
+    copy: Any = json.loads(json.dumps(document))
+    place = copy
+    for key in way[:-1]:
+        place = place[key]
+    if drop:
+        del place[way[-1]]
+    else:
+        place[way[-1]] = value
+    return copy
+
+
+def test_anything_in_any_place_is_a_state_or_refused(saved: Path) -> None:
+    """A wrong type, a short list, an infinite number, a number no process has: never another exception, now or later."""
+    document = json.loads(saved.read_text())
+    ways = places(document)
+    wrong = [without(document, way, value) for way in ways for value in WRONG]
+    wrong += [without(document, way, None, drop=True) for way in ways if way]
+    assert len(wrong) > 800
+    for content in wrong:
+        saved.write_text(json.dumps(content))
+        state = loaded_or_refused(saved)
+        if state is None:
+            continue
+        for pid in [process.pid for process in state.processes] + ([] if state.main is None else [state.main.pid]):
+            assert 0 < pid < 2**31, "the kernel's calls answer other numbers with an exception of their own"
+        for totals in state.totals.roles.values():
+            assert min(totals.starts, totals.cpu_ticks, *totals.exits.values(), *totals.codes.values(), 0) == 0
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+def test_another_version_is_refused_and_kept(saved: Path, version: object) -> None:
+    """A sidecar that was rolled back does not guess what a newer one wrote."""
+    document = json.loads(saved.read_text()) | {"version": version}
+    saved.write_text(json.dumps(document))
+    with pytest.raises(StateError, match="of another version; kept as watch-importer.damaged"):
+        load(saved)
+    assert saved.with_suffix(".damaged").exists()
+
+
+def test_names_with_slashes_stay_inside_the_directory(tmp_path: Path) -> None:
+    """A supervisor's name is no path, and two names never share a file."""
+    names = ["a/b", "../../etc/passwd", "a%2Fb", "a b", ".", "..", "über", "a.b", "a"]
+    paths = [path_for(tmp_path, name) for name in names]
+    for path in paths:
+        save(path, STATE)
+        assert path.parent == tmp_path
+        assert load(path) == STATE
+    assert len(set(paths)) == len(names)
+    assert sorted(os.listdir(tmp_path)) == sorted(path.name for path in paths)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    """The file system's limit is no defect of ours."""
+    with pytest.raises(StateError, match=r"cannot write the state file \(File name too long\)"):
+        save(path_for(tmp_path, "x" * 300), STATE)
+    with pytest.raises(StateError, match="cannot read the state file"):
+        load(path_for(tmp_path, "x" * 300))
+
+
+def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path: Path) -> None:
+    """Whoever may write the directory cannot make us overwrite another file."""
+    (tmp_path / "precious").write_text("x")
+    (tmp_path / "watch-importer.new").symlink_to(tmp_path / "precious")
+    with pytest.raises(StateError, match="cannot write"):
+        save(path_for(tmp_path, "importer"), STATE)
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+def test_a_full_disk_leaves_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was saved before stays whole: the new file is written beside it. /dev/full is a disk without space."""
+    saved.with_suffix(".new").unlink(missing_ok=True)
+    real_open = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, mode: real_open("/dev/full", os.O_WRONLY))
+    with pytest.raises(StateError, match="No space left on device"):
+        save(saved, STATE)
+    monkeypatch.undo()
+    assert load(saved) == STATE
+
+
+def test_a_damaged_file_costs_the_totals_and_not_the_watch(supervisor: Supervisor, tmp_path: Path) -> None:
+    """The trouble is counted and said, the file is kept, and counting starts anew."""
+    supervisor.fork()
+    path = path_for(tmp_path, "importer")
+    path.write_bytes(b'{"version":1,')
+    watch = Watch(plan(pid=supervisor.pid), surroundings(state_dir=tmp_path))
+    found = watch.look()
+    assert group(found).live == 1
+    assert watch.state_errors == 1
+    assert path.with_suffix(".damaged").read_bytes() == b'{"version":1,'
+    assert load(path) is not None
+    watch.close()
+
+
+def test_a_directory_that_cannot_be_written_is_counted_and_the_watch_goes_on(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    """Root may write anywhere, so the directory is gone; each attempt is counted, and the next good one heals it."""
+    worker = supervisor.fork()
+    directory = tmp_path / "state"
+    watch = Watch(plan(pid=supervisor.pid), surroundings(state_dir=directory))
+    watch.look()
+    assert watch.state_errors == 1
+    assert "cannot write the state file (No such file or directory)" in watch.state_trouble
+    assert "--storage.path" in watch.state_trouble
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: is_gone(worker))
+    assert group(watch.look()).exits[Outcome.SIGNAL] == 1
+    assert watch.state_errors == 2
+    directory.mkdir()
+    watch.look()
+    assert (watch.state_errors, watch.state_trouble) == (2, "")
+    loaded = load(path_for(directory, "importer"))
+    assert loaded is not None
+    assert loaded.totals.roles["worker"].exits[Outcome.SIGNAL] == 1
+    watch.close()
+
+
+def test_what_is_shown_was_saved_before(supervisor: Supervisor, tmp_path: Path) -> None:
+    """After kill -9 at any moment no counter falls: the file is never behind what a look returned."""
+    watch = Watch(plan(pid=supervisor.pid), surroundings(state_dir=tmp_path))
+    watch.look()
+    for turn in range(3):
+        worker = supervisor.fork()
+        shown = group(watch.look())
+        state = load(path_for(tmp_path, "importer"))
+        assert state is not None
+        assert state.totals.roles["worker"].starts == shown.starts == turn + 1
+        assert worker in {process.pid for process in state.processes}
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda gone=worker: is_gone(gone))
+        shown = group(watch.look())
+        state = load(path_for(tmp_path, "importer"))
+        assert state is not None
+        assert sum(state.totals.roles["worker"].exits.values()) == sum(shown.exits.values()) == turn + 1
+    watch.close()
