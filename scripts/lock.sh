@@ -10,7 +10,7 @@ fi
 
 compile() {
   uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-config \
-    --default-index https://pypi.org/simple --custom-compile-command 'make lock' "$@" pyproject.toml
+    --custom-compile-command 'make lock' "$@" pyproject.toml
 }
 
 # What users run: every driver. Then the same versions with the tools on top, so that tests prove what users get.

@@ -7,6 +7,7 @@ message says ``{value}`` and the stage that knows the line puts the source text 
 
 from __future__ import annotations
 
+import pwd
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -216,7 +217,7 @@ Line = Annotated[str, PlainValidator(one_line)]
 """One printable line of text."""
 
 
-def _owner(value: object) -> str | int:
+def _owner(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < 2**32 - 1:
             raise refuse("{value} is not a user id", "write a user's name, or its number from 0 to 4294967294")
@@ -224,11 +225,14 @@ def _owner(value: object) -> str | int:
     written = text(value, "a user's name or number")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.@-]{0,254}\$?", written):
         raise refuse("{value} is not a user's name", "write the name as in /etc/passwd, or the user's number")
-    return written
+    try:
+        return pwd.getpwnam(written).pw_uid
+    except KeyError:
+        raise refuse("{value} is not a user of this machine", "write the user's number") from None
 
 
-Owner = Annotated[str | int, PlainValidator(_owner)]
-"""A user, by name or by number."""
+Owner = Annotated[int, PlainValidator(_owner)]
+"""The uid of a user, written as a name of this machine or as a number."""
 
 
 def _zone(value: object) -> str:

@@ -165,16 +165,39 @@ class Proc:
 
     def cmdline(self, pid: int) -> bytes:
         """At most 4 KiB of the command line, arguments separated by blanks; empty for zombies and kernel threads."""
-        return self.read(f"{pid}/cmdline", CMDLINE_BYTES).replace(b"\0", b" ").strip()
+        text = self.read(f"{pid}/cmdline", CMDLINE_BYTES)
+        for thread in self._other_threads(pid) if not text else ():
+            try:
+                text = self.read(f"{pid}/task/{thread}/cmdline", CMDLINE_BYTES)
+                break
+            except ProbeError as error:
+                if error.reason is not Reason.GONE:
+                    raise
+        return text.replace(b"\0", b" ").strip()
+
+    def _other_threads(self, pid: int) -> list[str]:
+        """Threads beside the leader: when it ended first, they alone have the memory and the executable."""
+        try:
+            return [thread for thread in os.listdir(f"{self.root}/{pid}/task") if thread != str(pid)]
+        except OSError as error:
+            raise translate(error, f"{self.root}/{pid}/task") from None
 
     def executable(self, pid: int) -> str | None:
         """Path of the executable; None when we may not know it (another user's process)."""
+        place = f"{self.root}/{pid}/exe"
         try:
-            return os.readlink(f"{self.root}/{pid}/exe").removesuffix(" (deleted)")
+            return os.readlink(place).removesuffix(" (deleted)")
         except OSError as error:
             if error.errno in _EXHAUSTED:
-                raise translate(error, f"{self.root}/{pid}/exe") from None
-            return None
+                raise translate(error, place) from None
+            if error.errno not in _GONE:
+                return None
+        for thread in self._other_threads(pid):
+            try:
+                return os.readlink(f"{self.root}/{pid}/task/{thread}/exe").removesuffix(" (deleted)")
+            except OSError:
+                continue
+        return None
 
     def status(self, pid: int) -> dict[str, str]:
         """The lines of /proc/PID/status as a table."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pwd
 from typing import TYPE_CHECKING
 
-from exporter.model import Probe, Reason
-from exporter.probes.errors import ProbeError
+from exporter.model import Probe
 from exporter.probes.matching import Matcher
 from exporter.systems import Look
 from exporter.watch import PidFilePlan, RolePlan, Watch, WatchPlan
@@ -29,15 +27,11 @@ def roles(options: Sequence[ChildOptions]) -> tuple[RolePlan, ...]:
 
 
 def watch_plan(name: str, options: ProcessOptions, interval: float, role_plans: tuple[RolePlan, ...]) -> WatchPlan:
-    """What the configuration says of the main process and its children.
-
-    Raises:
-        ProbeError: the declared owner of the PID file is not a user of this machine.
-    """
+    """What the configuration says of the main process and its children."""
     pidfile = None
     if options.pidfile is not None:
         pidfile = PidFilePlan(
-            str(options.pidfile), options.missing, options.follow_symlinks, _uid(options.owner), options.format
+            str(options.pidfile), options.missing, options.follow_symlinks, options.owner, options.format
         )
     return WatchPlan(
         name=name,
@@ -50,16 +44,6 @@ def watch_plan(name: str, options: ProcessOptions, interval: float, role_plans: 
         roles=role_plans,
         interval=interval,
     )
-
-
-def _uid(owner: str | int | None) -> int | None:
-    if owner is None or isinstance(owner, int):
-        return owner
-    try:
-        return pwd.getpwnam(owner).pw_uid
-    except KeyError:
-        words = f"owner {owner} is not a user here; write the number"
-        raise ProbeError(Reason.UNSUPPORTED, words) from None
 
 
 def process_look(

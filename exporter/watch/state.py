@@ -140,16 +140,16 @@ def _parsed(document: Any) -> State:  # noqa: ANN401 - it is whatever the file h
     )
 
 
-def _whole(value: Any, most: int = 2**63) -> int:  # noqa: ANN401
+def _whole(value: Any, least: int = 0, most: int = 2**63) -> int:  # noqa: ANN401
     """A counter or an identity; anything else would come back as another exception, looks later."""
-    if type(value) is not int or not 0 <= value <= most:
+    if type(value) is not int or not least <= value <= most:
         raise ValueError(value)
     return value
 
 
 def _pid(value: Any) -> int:  # noqa: ANN401
     """A number that the kernel's calls take: they answer others with OverflowError (fact F5)."""
-    return _whole(value, 2**31 - 1) or _whole(None)
+    return _whole(value, 1, 2**31 - 1)
 
 
 def _totals(value: Any) -> RoleTotals:  # noqa: ANN401

@@ -124,10 +124,10 @@ def test_a_reload_adds_changes_and_removes_supervisors_and_leaves_the_others_alo
         assert sidecar.value("jobwarden_child_exits_total", supervisor="added", role="worker", outcome="signal") == 0
 
 
-def test_B8_a_supervisor_that_hangs_costs_the_others_nothing(
+def test_a_fifo_and_a_missing_directory_cost_the_others_nothing(
     supervisor: Supervisor, pidfile: Path, tmp_path: Path
 ) -> None:
-    """A stopped FUSE-like reader cannot be had everywhere: see the sampler's tests; here a FIFO and a missing mount."""
+    """Neither blocks, and neither is down: both are unknown."""
     fifo = tmp_path / "fifo.pid"
     os.mkfifo(fifo)
     supervisor.fork()

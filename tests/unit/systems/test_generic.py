@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.config import load_text
+from exporter.config import ConfigError, load_text
 from exporter.model import Children, Heartbeats, MainProcess, Probe
-from exporter.probes.errors import ProbeError
 from exporter.systems import generic, registry
 from tests.trees import Supervisor, surroundings
 
@@ -76,6 +75,5 @@ def test_the_declared_owner_may_be_a_name_or_a_number(owner: str, tmp_path: Path
 
 def test_an_owner_that_is_no_user_here_is_refused_with_a_remedy(tmp_path: Path) -> None:
     """Not ignored: it is a safety setting."""
-    mine = options(f"{{name: a, system: generic, process: {{pidfile: {tmp_path}/a.pid, owner: nobody-of-that-name}}}}")
-    with pytest.raises(ProbeError, match="not a user here; write the number"):
-        generic.looks(mine, surroundings())
+    with pytest.raises(ConfigError, match="not a user of this machine; write the user's number"):
+        options(f"{{name: a, system: generic, process: {{pidfile: {tmp_path}/a.pid, owner: nobody-of-that-name}}}}")
