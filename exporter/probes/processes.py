@@ -266,7 +266,11 @@ class Proc:
         return True
 
     def live_thread_state(self, pid: int) -> ProcessState:
-        """What the threads of a process with a dead leader do."""
+        """What the threads of a process with a dead leader do.
+
+        Raises:
+            ProbeError: gone, when the process ended.
+        """
         try:
             threads = os.listdir(f"{self.root}/{pid}/task")
         except OSError as error:

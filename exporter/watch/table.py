@@ -123,13 +123,13 @@ class ProcessTable:
                 pidfd = self.events.hold(pid)
             # Read after the pidfd was opened: both are the same process only if the older descriptor still answers.
             stat = parse_stat(_alive(pread_stat(stat_fd), pid))
+            entry = Entry(pid, stat.start_ticks, self.around.epoch.unix(stat.start_ticks), role, stat_fd, pidfd)
+            return self._filled(entry, stat)
         except ProbeError:
             os.close(stat_fd)
             if pidfd is not None:
                 self.events.release(pidfd)
             raise
-        entry = Entry(pid, stat.start_ticks, self.around.epoch.unix(stat.start_ticks), role, stat_fd, pidfd)
-        return self._filled(entry, stat)
 
     def _filled(self, entry: Entry, stat: Stat) -> Entry:
         entry.comm, entry.ppid, entry.pgid = stat.comm, stat.ppid, stat.pgid

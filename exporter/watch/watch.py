@@ -30,6 +30,7 @@ from exporter.watch.census import adopted, children_tier, count_groups, sample, 
 from exporter.watch.main_process import Finding, MainFinder
 from exporter.watch.table import Entry, ProcessTable, cpu_seconds
 from exporter.watch.totals import Totals
+from exporter.words import clean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -286,7 +287,7 @@ class Watch:
         )  # fmt: skip
         if main is None:
             return base
-        name = main.comm.decode("utf-8", "replace")
+        name = clean(main.comm)
         return replace(
             base, ref=self._identity, name=name, state=main.state, start_time=main.start_time, rss_bytes=main.rss
         )
