@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
 import subprocess
 import time
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
 from tests.sidecar import COMMAND, Sidecar, generic
 from tests.trees import Supervisor, is_gone, wait_until
@@ -243,3 +246,48 @@ def test_status_says_the_verdict_in_words(tmp_path: Path) -> None:
         assert document["up"] is False
         assert document["pidfile"]["state"] == "reused"
         assert words in document["verdict"]
+
+
+def test_scrapes_can_be_filtered_compressed_and_in_openmetrics(pidfile: Path, tmp_path: Path) -> None:
+    """name[], gzip and the Accept header, with the real encoder behind the real server."""
+    with Sidecar(config(generic("importer", pidfile)), tmp_path) as sidecar:
+        _, filtered = sidecar.get("/metrics?name[]=jobwarden_supervisor_up&name[]=jobwarden_nonsense")
+        assert [line for line in filtered.splitlines() if not line.startswith("#")] == [
+            'jobwarden_supervisor_up{supervisor="importer"} 1.0'
+        ]
+        request = urllib.request.Request(
+            f"{sidecar.url}/metrics",
+            headers={"Accept": "application/openmetrics-text;version=1.0.0", "Accept-Encoding": "gzip"},
+        )
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+            assert answer.headers["Content-Encoding"] == "gzip"
+            text = gzip.decompress(answer.read()).decode()
+        families = {family.name for family in openmetrics_families(text)}
+        assert {"jobwarden_supervisor_up", "jobwarden_child_exits", "jobwarden_probe_up"} <= families
+        assert sidecar.get("/metrics", "DELETE")[0] == 405
+        assert sidecar.get("/nonsense")[0] == 404
+
+
+def test_the_landing_page_names_each_supervisor_with_its_verdict(pidfile: Path, tmp_path: Path) -> None:
+    """A link to the metrics, and what is wrong in words."""
+    with Sidecar(config(generic("importer", pidfile)), tmp_path) as sidecar:
+        status, page = sidecar.get("/")
+        assert status == 200
+        assert '<a href="/metrics">' in page
+        assert "<td>importer</td><td>generic</td><td>0 of 2 worker alive</td>" in page
+
+
+def test_a_state_directory_that_others_can_write_to_is_refused(pidfile: Path, tmp_path: Path) -> None:
+    """What is counted must not be anybody's to change."""
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    file = tmp_path / "jobwarden.yml"
+    file.write_text(config(generic("importer", pidfile)))
+    done = subprocess.run(
+        [COMMAND, "run", f"--config.file={file}", f"--storage.path={state}", "--web.listen-address=127.0.0.1:0"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "others can write to it" in done.stderr
