@@ -204,7 +204,7 @@ class ChildExit:
     expected: bool
     """True when the role's exits are declared normal."""
     supervisor: ProcessRef | None
-    """The main process at that time: a crash is one while the supervisor keeps its identity."""
+    """The main process that it was a child of: a crash is one while that one lives. None for an orphan."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ def _child_crashed(snapshot: Snapshot) -> tuple[Answer, str] | None:
     crashes = [exit_ for exit_ in children.recent_exits if _is_crash(exit_, snapshot.taken_at)]
     if process is not None and process.ref is not None and process.up:
         main = (process.ref.pid, process.ref.start_ticks)
-        crashes = [c for c in crashes if c.supervisor is None or (c.supervisor.pid, c.supervisor.start_ticks) == main]
+        crashes = [c for c in crashes if c.supervisor and (c.supervisor.pid, c.supervisor.start_ticks) == main]
     if not crashes:
         return Answer.NO, ""
     last = crashes[-1]

@@ -26,7 +26,10 @@ def cgroup_use(proc: Proc, pid: int, cgroup_root: str = CGROUP_ROOT) -> PidsUse 
         return None
     tightest: PidsUse | None = None
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        number, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if not number.isdigit() or not colon:
+            continue
         mounts: list[str] = []
         if controllers == "":
             mounts = [cgroup_root, f"{cgroup_root}/unified"]
@@ -34,7 +37,8 @@ def cgroup_use(proc: Proc, pid: int, cgroup_root: str = CGROUP_ROOT) -> PidsUse 
             mounts = [f"{cgroup_root}/pids"]
         for mount in mounts:
             folder = os.path.normpath(f"{mount}/{path}")
-            while folder.startswith(mount):
+            # The way up ends at the mount; a group that our cgroup namespace does not hold begins with /.. .
+            while folder == mount or folder.startswith(f"{mount}/"):
                 limit, current = _number(f"{folder}/pids.max"), _number(f"{folder}/pids.current")
                 if limit is not None and current is not None:
                     use = PidsUse("cgroup", current, limit)

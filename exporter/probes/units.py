@@ -16,7 +16,8 @@ def processes_of(unit: str, hierarchies: tuple[str, ...] = HIERARCHIES) -> list[
     """PIDs of a unit and of the groups below it; None when systemd is here and the unit does not run.
 
     Raises:
-        ProbeError: unsupported, when no systemd hierarchy is visible; denied.
+        ProbeError: unsupported, when no systemd hierarchy is visible; denied; foreign_namespace, when our PID
+            namespace shows none of them.
     """
     visible = False
     for root in hierarchies:
@@ -25,11 +26,20 @@ def processes_of(unit: str, hierarchies: tuple[str, ...] = HIERARCHIES) -> list[
         visible = True
         folder = _find(root, unit)
         if folder is not None:
-            return _all_below(folder)
+            return _ours(unit, _all_below(folder))
     if not visible:
         words = f"unit {unit}: no systemd cgroups in {hierarchies[0]}; mount the host's, or use pidfile: or match:"
         raise ProbeError(Reason.UNSUPPORTED, words)
     return None
+
+
+def _ours(unit: str, members: list[int]) -> list[int]:
+    """The members without those that the kernel lists as 0, because they have no number in our PID namespace."""
+    visible = [pid for pid in members if pid]
+    if members and not visible:
+        words = f"systemd_unit {unit}: its processes are in another PID namespace; run in the host's"
+        raise ProbeError(Reason.FOREIGN_NAMESPACE, words)
+    return visible
 
 
 def _find(root: str, unit: str) -> str | None:

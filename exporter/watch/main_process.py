@@ -47,6 +47,10 @@ def unknown(reason: Reason, words: str, pidfile: PidFile | None = None, matching
     return Finding(None, words, pidfile=pidfile, matching=matching, trouble=Trouble(reason, words))
 
 
+def _dead(pid: int) -> PidFile:
+    return PidFile(PidFileState.DEAD, f"pid file names pid {pid}, which does not exist", pid)
+
+
 @dataclass(slots=True)
 class MainFinder:
     """Finds the main process of one plan, look after look."""
@@ -126,11 +130,20 @@ class MainFinder:
             return Finding(up=False, words=words, pidfile=pidfile)
         if last is not None and not last.zombie:
             # Somebody removed the file; the process that was verified before is still there.
-            stat = self.around.proc.stat(last.pid)
-            if stat.start_ticks == last.start_ticks:
+            stat = self._stat_or_none(last.pid)
+            if stat is not None and stat.start_ticks == last.start_ticks:
                 still = f"{words}, but its process {last.pid} ({clean(stat.comm)}) still runs"
                 return Finding(up=True, words=still, stat=stat, pidfile=pidfile)
         return self._elsewhere(pidfile, words)
+
+    def _stat_or_none(self, pid: int) -> Stat | None:
+        """The stat line of a process that may end at this very moment."""
+        try:
+            return self.around.proc.stat(pid)
+        except ProbeError as error:
+            if error.reason is not Reason.GONE:
+                raise
+            return None
 
     def _elsewhere(self, pidfile: PidFile, words: str) -> Finding:
         """The file names nobody of ours: down, unless another process passes the identity."""
@@ -148,6 +161,14 @@ class MainFinder:
         try:
             verdict, stat = self._verdict(claim)
         except ProbeError as error:
+            if error.reason is Reason.GONE and not self.around.proc.exists(claim.pid):
+                dead = _dead(claim.pid)  # it ended while it was judged
+                return Finding(up=False, words=dead.words, pidfile=dead)
+            if claim.init and self.plan.identity is not None:
+                # A container's PID 1: ours is somebody else, but NSpid may tell which process the file means.
+                mapped = self._in_another_namespace(claim, PidFile(PidFileState.UNKNOWN, error.message, claim.pid))
+                if mapped is not None:
+                    return mapped
             pidfile = PidFile(PidFileState.UNKNOWN, error.message, claim.pid, trusted=False)
             return unknown(error.reason, error.message, pidfile)
         verdict = replace(verdict, trusted=verdict.trusted and claim.trusted)
@@ -173,11 +194,13 @@ class MainFinder:
             if proc.exists(pid):
                 words = f"pid file names pid {pid}, which exists but is hidden from us (hidepid); run as the same user"
                 raise ProbeError(Reason.HIDDEN, words) from None
-            return PidFile(PidFileState.DEAD, f"pid file names pid {pid}, which does not exist", pid), None
+            return _dead(pid), None
         who = f"pid file names pid {pid}, which is {clean(stat.comm)}"
         if stat.flags & KERNEL_THREAD:
             return PidFile(PidFileState.FOREIGN, f"{who}, a kernel thread", pid), stat
         if proc.native and not proc.exists(pid):
+            if self._stat_or_none(pid) is None:
+                return _dead(pid), None  # it ended between the two questions
             return PidFile(PidFileState.REUSED, f"{who}: a thread of another process", pid), stat
         reused = self._reused(claim, stat)
         if reused:

@@ -144,9 +144,18 @@ class ProcessTable:
         else:
             entry.shown = stat.start_code > 1
             if state is ProcessState.ZOMBIE:
-                state = self.around.proc.live_thread_state(entry.pid)
+                state = self._threads_state(entry.pid)
         entry.state = state
         return entry
+
+    def _threads_state(self, pid: int) -> ProcessState:
+        """What the threads of a dead leader do; asleep, if they end at this very moment: the next read says so."""
+        try:
+            return self.around.proc.live_thread_state(pid)
+        except ProbeError as error:
+            if error.reason is not Reason.GONE:
+                raise
+            return ProcessState.SLEEPING
 
     def _shown_status(self, entry: Entry, stat: Stat) -> int | None:
         """Field 52 of a zombie; 0 means success only where the kernel would have shown us another number."""

@@ -38,7 +38,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "exporter.status": ("exporter.model", "exporter.words", "exporter.verdicts"),
     "exporter.app": (EVERYTHING,),
     "exporter.demo": (EVERYTHING,),
-    "exporter.demo": (EVERYTHING,),
     "exporter.cli": (EVERYTHING,),
 }
 

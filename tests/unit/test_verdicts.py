@@ -198,8 +198,9 @@ def test_missing_children_of_a_supervisor_that_is_down_are_not_a_second_fault() 
         crash(expected=True),
         crash(outcome=Outcome.SUCCESS, code="0"),
         crash(supervisor=ProcessRef(99, 4000)),
+        crash(supervisor=None),
     ],
-    ids=["old", "expected", "success", "of the supervisor before"],
+    ids=["old", "expected", "success", "of the supervisor before", "of an orphan"],
 )
 def test_an_end_that_is_no_news_is_no_crash(end: ChildExit) -> None:
     """Old, expected, successful, or from before a restart."""

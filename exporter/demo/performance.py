@@ -98,7 +98,7 @@ class Story:
         """From here on signals end the story, and the story's end stops the app: once, however often one is told."""
         loop, story = asyncio.get_running_loop(), asyncio.current_task()
         if story is not None:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, story.cancel)
 
     async def _perform(self, step: Step) -> bool:
