@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter.model import Answer, HeartbeatState, ProcessState
-from exporter.verdicts import judge, standing
+from exporter.verdicts import headline, judge
 from exporter.words import span
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _document(snapshot: Snapshot) -> dict[str, Any]:
         "name": snapshot.supervisor,
         "system": snapshot.system,
         "up": None if process is None else process.up,
-        "verdict": "; ".join(f.evidence for f in standing(faults)) or ("" if process is None else process.words),
+        "verdict": headline(snapshot, faults),
         "pid": None if process is None or process.ref is None else process.ref.pid,
         "state": None if process is None else process.state,
         "start_time": None if process is None else process.start_time,

@@ -31,6 +31,7 @@ STILL: Final = 3
 """Looks in a row that show a main process stopped or in disk sleep before it counts as hung."""
 
 _STALE_FILES: Final = frozenset({PidFileState.DEAD, PidFileState.REUSED, PidFileState.FOREIGN})
+_PREFIXES: Final = {FaultKind.SUPERVISOR_DOWN: "down: ", FaultKind.SUPERVISOR_HUNG: "hung: "}
 _STANDING: Final = frozenset({ProcessState.STOPPED, ProcessState.DISK_SLEEP})
 
 
@@ -68,7 +69,7 @@ def headline(snapshot: Snapshot, faults: Iterable[Fault]) -> str:
     """One sentence for a table: what is wrong, or how well it is."""
     wrong = standing(faults)
     if wrong:
-        return "; ".join(fault.evidence for fault in wrong)
+        return "; ".join(_PREFIXES.get(fault.kind, "") + fault.evidence for fault in wrong)
     if not snapshot.readings:
         return "not looked at yet"
     process, children = snapshot.process, snapshot.children
@@ -102,7 +103,7 @@ def _down(snapshot: Snapshot) -> tuple[Answer, str] | None:
     process = snapshot.process
     if process is None or process.up is None:
         return None
-    return _answer(not process.up, f"down: {process.words}")
+    return _answer(not process.up, process.words)
 
 
 def _duplicate(snapshot: Snapshot) -> tuple[Answer, str] | None:
@@ -126,13 +127,13 @@ def _hung(snapshot: Snapshot, history: Sequence[Snapshot]) -> Fault:
     if not process.up:
         return Fault(kind, Answer.NO, "")
     if process.state is ProcessState.STOPPED:
-        return Fault(kind, Answer.YES, "hung: the main process is stopped (SIGSTOP or a debugger)")
+        return Fault(kind, Answer.YES, "the main process is stopped (SIGSTOP or a debugger)")
     lately = [past.process.state for past in history[-STILL:] if past.process is not None]
     if len(lately) == STILL and all(state in _STANDING for state in [*lately, process.state]):
-        return Fault(kind, Answer.YES, "hung: the main process waits for a disk or a mount (state D)")
+        return Fault(kind, Answer.YES, "the main process waits for a disk or a mount (state D)")
     stale = _stale_beats(snapshot)
     if stale:
-        return Fault(kind, Answer.YES, f"hung: it runs, and {'; '.join(stale)}")
+        return Fault(kind, Answer.YES, f"it runs, and {'; '.join(stale)}")
     return Fault(kind, Answer.NO, "")
 
 

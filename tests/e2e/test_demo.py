@@ -170,7 +170,7 @@ def test_each_fault_is_told_in_its_turn(whole: Ended) -> None:
         (
             "stopped heartbeat",
             'jobwarden_heartbeats{heartbeat="loop",state="stale",supervisor="importer"} 1.0',
-            r"supervisor hung: hung: it runs, and heartbeat loop is \d seconds old, the limit is 3 seconds",
+            r"supervisor hung: it runs, and heartbeat loop is \d seconds old, the limit is 3 seconds",
         ),
         (
             "reused PID file",

@@ -92,7 +92,7 @@ def test_a_healthy_supervisor_has_every_fault_denied() -> None:
         (
             FaultKind.SUPERVISOR_DOWN,
             {Probe.PROCESS: MainProcess(up=False, words="pid file names pid 9, which does not exist")},
-            "down: pid file names pid 9, which does not exist",
+            "pid file names pid 9, which does not exist",
         ),
         (
             FaultKind.SUPERVISOR_DUPLICATE,
@@ -102,12 +102,12 @@ def test_a_healthy_supervisor_has_every_fault_denied() -> None:
         (
             FaultKind.SUPERVISOR_HUNG,
             {Probe.PROCESS: replace(UP, state=ProcessState.STOPPED)},
-            "hung: the main process is stopped (SIGSTOP or a debugger)",
+            "the main process is stopped (SIGSTOP or a debugger)",
         ),
         (
             FaultKind.SUPERVISOR_HUNG,
             {Probe.PROCESS: UP, Probe.HEARTBEAT: beats(180)},
-            "hung: it runs, and heartbeat loop is 3 minutes old, the limit is 1 minute",
+            "it runs, and heartbeat loop is 3 minutes old, the limit is 1 minute",
         ),
         (
             FaultKind.PIDS_EXHAUSTING,
