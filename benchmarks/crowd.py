@@ -20,7 +20,7 @@ SETTLED: Final = 32.0
 PROGRAM: Final = r"""
 import ctypes, os, signal, sys
 
-supervisors, children, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+supervisors, children, folder, title = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:5]
 prctl = ctypes.CDLL(None).prctl
 
 def die_with_the_parent(parent):
@@ -38,7 +38,7 @@ def supervise(number):
         pid = os.fork()
         if pid == 0:
             die_with_the_parent(me)
-            os.execv("/bin/sleep", ["importer: worker", "86400"])
+            os.execv("/bin/sleep", [title, "86400"])
         workers.append(pid)
     os.write(ready[1], b".")
     while True:  # reap, as supervisors do
@@ -47,7 +47,7 @@ def supervise(number):
         except ChildProcessError:
             signal.pause()
 
-die_with_the_parent(int(sys.argv[4]))
+die_with_the_parent(int(sys.argv[5]))
 ready = os.pipe()
 top = os.getpid()
 for number in range(supervisors):
@@ -80,9 +80,10 @@ class Crowd:
         self.shape = shape
         self._folder = tempfile.TemporaryDirectory(prefix="jobwarden-bench-")
         self.folder = Path(self._folder.name)
+        self.title = f"bench {os.getpid()}: worker"  # nobody else's, whatever else runs here
         numbers = [str(shape.supervisors), str(shape.children)]
         self._program = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", PROGRAM, *numbers, self._folder.name, str(os.getpid())],
+            [sys.executable, "-I", "-S", "-c", PROGRAM, *numbers, self._folder.name, self.title, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -109,7 +110,7 @@ class Crowd:
             "    system: generic\n"
             f"    process: {{pidfile: {path}}}\n"
             "    children:\n"
-            "      - {role: worker, match: {cmdline: 'importer: worker'}, "
+            f"      - {{role: worker, match: {{cmdline: '{self.title}'}}, "
             f"expected: {self.shape.children}, exits: unexpected}}\n"
             for number, path in enumerate(self.pidfiles)
         ]

@@ -41,8 +41,11 @@ async def until_counted(crowd: Crowd) -> list[float]:
     )
     seen: dict[int, float] = {}
 
+    changes = asyncio.Event()
+
     def note(changed: Post) -> None:
         seen.setdefault(exits_of(changed), time.perf_counter())
+        changes.set()
 
     sampler = Sampler(watch.around.clock, note)
     post = Post("importer-0", "generic", (look,))
@@ -53,9 +56,11 @@ async def until_counted(crowd: Crowd) -> list[float]:
         for number, pid in enumerate(crowd.children(crowd.pids[0])[:KILLED], 1):
             killed = time.perf_counter()
             os.kill(pid, signal.SIGKILL)
-            while number not in seen and time.perf_counter() - killed < PATIENCE:
-                await asyncio.sleep(0.0005)
-            took.append(seen.get(number, float("inf")) - killed)
+            async with asyncio.timeout(PATIENCE):
+                while number not in seen:
+                    changes.clear()
+                    await changes.wait()
+            took.append(seen[number] - killed)
             await asyncio.sleep(APART)
     finally:
         await sampler.stop_all()

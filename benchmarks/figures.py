@@ -43,12 +43,17 @@ class Figure:
 
     def row(self) -> str:
         """Figure, promise, ratio of the two, verdict."""
-        value = "not here" if self.value is None else f"{self.value:,.3g} {self.unit}"
+        value = "not here" if self.value is None else f"{number(self.value)} {self.unit}"
         sign = ">=" if self.at_least else "<="
         promise = "" if self.promise is None else f"{sign} {self.promise:g} {self.unit}"
         share = "" if self.share is None else f"{self.share:.2f}"
         verdict = {True: "ok", False: "MISSED", None: "-"}[self.kept]
         return f"{self.what:<74} {value:>14} {promise:>14} {share:>6}  {verdict}"
+
+
+def number(value: float) -> str:
+    """Three digits that count, and never an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 HEADING: Final = f"{'figure':<74} {'measured':>14} {'promise':>14} {'ratio':>6}  kept"

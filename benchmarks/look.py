@@ -25,7 +25,7 @@ MICRO: Final = 1e6
 
 def watch_of(crowd: Crowd) -> Watch:
     """The watch of the first supervisor, as the generic system makes it."""
-    roles = (RolePlan("worker", Matcher(cmdline="importer: worker"), expected=crowd.shape.children),)
+    roles = (RolePlan("worker", Matcher(cmdline=crowd.title), expected=crowd.shape.children),)
     plan = WatchPlan("importer-0", pidfile=PidFilePlan(str(crowd.pidfiles[0])), roles=roles)
     return Watch(plan, surroundings("/proc"))
 
@@ -67,7 +67,7 @@ def measure(crowd: Crowd) -> Iterator[Figure]:
 
         def busy_look() -> None:
             for entry in held:
-                entry.raw = b""
+                entry.seen = None
             watch.look()
 
         young, bare = in_turn(watch.look, lambda: bare_pread(descriptors))

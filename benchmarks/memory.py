@@ -26,7 +26,7 @@ def measure(crowd: Crowd) -> Iterator[Figure]:
             scraper.scrape(plain=True)
             time.sleep(1.0)
         body = scraper.scrape(plain=True)
-        assert body.count(f'state="sleeping",supervisor="importer-'.encode()) >= crowd.shape.supervisors
+        assert body.count(b'state="sleeping",supervisor="importer-') >= crowd.shape.supervisors
         pid = sidecar.process.pid
         yield Figure(f"resident memory, {crowd.shape}", resident_mib(pid), "MiB", 64.0)
         yield Figure("  the most there ever was", resident_mib(pid, "VmHWM"), "MiB")

@@ -4,51 +4,52 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from benchmarks import exits, hung, idle, life, look, memory, process_exporter, scrape
 from benchmarks.crowd import Crowd, Shape
-from benchmarks.figures import HEADING, Figure, machine
+from benchmarks.figures import HEADING, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from benchmarks.figures import Figure
 
 
-class Benchmark(Protocol):
-    """The shape of a benchmark module."""
+class Benchmark(NamedTuple):
+    """One benchmark: the crowds it wants, and what it measures with each."""
 
-    SHAPES: Sequence[Shape]
-
-    def measure(self, crowd: Crowd) -> Iterator[Figure]:
-        """The figures that can be had with this crowd."""
-        ...
+    name: str
+    shapes: Sequence[Shape]
+    measure: Callable[[Crowd], Iterator[Figure]]
 
 
 # Those that let the crowd grow old come first; look waits for the rest of that time.
-BENCHMARKS: Final[dict[str, Benchmark]] = {
-    "scrape": scrape,
-    "life": life,
-    "memory": memory,
-    "hung": hung,
-    "look": look,
-    "process_exporter": process_exporter,
-    "idle": idle,
-    "exits": exits,
-}
+BENCHMARKS: Final = (
+    Benchmark("scrape", scrape.SHAPES, scrape.measure),
+    Benchmark("life", life.SHAPES, life.measure),
+    Benchmark("memory", memory.SHAPES, memory.measure),
+    Benchmark("hung", hung.SHAPES, hung.measure),
+    Benchmark("look", look.SHAPES, look.measure),
+    Benchmark("process_exporter", process_exporter.SHAPES, process_exporter.measure),
+    Benchmark("idle", idle.SHAPES, idle.measure),
+    Benchmark("exits", exits.SHAPES, exits.measure),
+)
 SHAPES: Final = (Shape(1, 100), Shape(1, 1000), Shape(1, 5000), Shape(50, 100))
 
 
 def main(names: Sequence[str]) -> int:
     """Run the named benchmarks, or all; 0 when every promise is kept, 1 when one is missed, 2 for a wrong name."""
-    unknown = [name for name in names if name not in BENCHMARKS]
+    known = [benchmark.name for benchmark in BENCHMARKS]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        print(f"no benchmark {', '.join(unknown)}; there are: {' '.join(BENCHMARKS)}", file=sys.stderr)
+        print(f"no benchmark {', '.join(unknown)}; there are: {' '.join(known)}", file=sys.stderr)
         return 2
-    chosen = {name: BENCHMARKS[name] for name in names or BENCHMARKS}
+    chosen = [benchmark for benchmark in BENCHMARKS if not names or benchmark.name in names]
     began, missed = time.monotonic(), 0
     print(machine(), HEADING, "-" * len(HEADING), sep="\n", flush=True)
     for shape in SHAPES:
-        wanted = [benchmark for benchmark in chosen.values() if shape in benchmark.SHAPES]
+        wanted = [benchmark for benchmark in chosen if shape in benchmark.shapes]
         if not wanted:
             continue
         with Crowd(shape) as crowd:

@@ -65,7 +65,7 @@ end()
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One churning child, in seconds of CLOCK_BOOTTIME. ``born``: it surely lived from then on; ``died``: and until then."""
+    """One churning child, in seconds of CLOCK_BOOTTIME: it surely lived from ``born`` until ``died``."""
 
     pid: int
     born: float
@@ -73,7 +73,7 @@ class Life:
 
 
 class Crowd:
-    """A supervisor with many children that do nothing, and some that are killed and replaced, one every ``pace`` seconds."""
+    """A supervisor with children that do nothing; some are killed and replaced, one every ``pace`` seconds."""
 
     def __init__(self, static: int, churning: int = 0, pace: float = 0.001) -> None:
         self.process = subprocess.Popen(

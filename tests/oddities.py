@@ -1,4 +1,4 @@
-"""Processes that are odd in one way, for tests: a dead leader with a living thread, names and arguments meant to hurt."""
+"""Processes that are odd in one way: a dead leader with a living thread, names and arguments meant to hurt."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from exporter.model import (
     Reason,
 )
 from exporter.probes.errors import ProbeError
-from exporter.probes.processes import TICKS_PER_SECOND, parse_stat
+from exporter.probes.processes import TICKS_PER_SECOND
 from exporter.watch.table import cpu_seconds
 
 if TYPE_CHECKING:
@@ -31,13 +31,23 @@ YOUNG: Final = 30.0
 """Seconds in which a child may still change its title."""
 
 
-def adopted(entry: Entry, main: Entry, previous_listing: float | None, around: Surroundings) -> str:
-    """The role "adopted" for a child that PID 1 did not fork; empty (to be matched) for all others.
+def is_init(main: Entry, around: Surroundings) -> bool:
+    """Whether it is PID 1 of its namespace, which gets the children of others; False where it ends at this moment."""
+    if main.pid == 1:
+        return True
+    try:
+        return around.proc.status(main.pid).get("NSpid", "").split()[-1:] == ["1"]
+    except ProbeError as error:
+        if error.reason is not Reason.GONE:
+            raise
+        return False
+
+
+def adopted(entry: Entry, main: Entry, previous_listing: float | None) -> str:
+    """The role "adopted" for a child that PID 1, ``main``, did not fork; empty (to be matched) for all others.
 
     It sits in the process group of somebody else, or it is older than a listing that it was not in.
     """
-    if main.pid != 1 and around.proc.status(main.pid).get("NSpid", "").split()[-1:] != ["1"]:
-        return ""
     stranger = entry.pgid not in {entry.pid, main.pgid}
     late = previous_listing is not None and entry.start_ticks / TICKS_PER_SECOND < previous_listing - 1.0
     return ADOPTED_ROLE if stranger or late else ""
@@ -95,8 +105,7 @@ def _ask(entry: Entry, plan: WatchPlan, around: Surroundings) -> None:
 def _matching_role(entry: Entry, plan: WatchPlan, around: Surroundings) -> RolePlan | None:
     if not plan.roles:
         return None
-    stat = parse_stat(entry.raw) if entry.raw else around.proc.stat(entry.pid)
-    cmdline = around.proc.cmdline(entry.pid)
+    stat, cmdline = entry.stat, around.proc.cmdline(entry.pid)
     for role in plan.roles:
         if role.matcher.judge(around.proc, stat, cmdline):
             return role

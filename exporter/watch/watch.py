@@ -26,7 +26,7 @@ from exporter.probes import pids
 from exporter.probes.errors import ProbeError
 from exporter.probes.exits import outcome_of
 from exporter.watch import state as saved
-from exporter.watch.census import adopted, children_tier, count_groups, sample, settle_roles
+from exporter.watch.census import adopted, children_tier, count_groups, is_init, sample, settle_roles
 from exporter.watch.main_process import Finding, MainFinder
 from exporter.watch.table import Entry, ProcessTable, cpu_seconds
 from exporter.watch.totals import Totals
@@ -98,6 +98,10 @@ class Watch:
         values: dict[Probe, Value | Trouble] = {}
         try:
             self._follow(finding)
+            if finding.up and self._main is None:
+                # It ended after it was found (row X1): a look that says "up" must know whom it means.
+                finding = self._finder.find(None)
+                self._follow(finding)
             values[Probe.CHILDREN] = self._look_at_children(finding)
         except ProbeError as error:
             values[Probe.CHILDREN] = error.trouble
@@ -188,8 +192,9 @@ class Watch:
                 self._refresh(entry)
         self.table.take_touched()
         newcomers = [pid for pid in listing if pid not in self.table.entries]
+        init = bool(newcomers) and main is not None and is_init(main, self.around)
         for pid in newcomers:
-            self._welcome(pid, main)
+            self._welcome(pid, main, init=init)
         for pid in listing:
             listed = self.table.entries.get(pid)
             if listed is not None and listed.orphan:
@@ -214,7 +219,7 @@ class Watch:
             listing = [row.pid for row in rows.values() if row.ppid == main.pid]
         return listing
 
-    def _welcome(self, pid: int, main: Entry | None) -> None:
+    def _welcome(self, pid: int, main: Entry | None, *, init: bool) -> None:
         entry = self.table.add(pid, "")
         if entry is None:
             return  # ended between listing and opening
@@ -223,7 +228,7 @@ class Watch:
             return
         entry.started = not self._listed_before  # it was there before us
         entry.cpu_counted = entry.cpu_ticks if entry.started else 0
-        entry.role = adopted(entry, main, self._previous_listing, self.around)
+        entry.role = adopted(entry, main, self._previous_listing) if init else ""
         self._dirty = True
 
     def _refresh(self, entry: Entry) -> None:

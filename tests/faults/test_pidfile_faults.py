@@ -1,4 +1,4 @@
-"""What a PID file claims against what is there: rows P1 to P15, with real processes. Other namespaces: test_namespaces."""
+"""What a PID file claims against what is there: rows P1 to P15. Other namespaces (P14) are in test_namespaces."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def bystander(tmp_path: Path) -> Iterator[Callable[[], bool | None]]:
 
 
 def watching(path: Path, around: Surroundings | None = None, **more: object) -> Watch:
-    return Watch(plan(pidfile=path, interval=0.0, **more), around or surroundings())
+    return Watch(plan("importer", path, interval=0.0, **more), around or surroundings())
 
 
 def up(found: Found) -> bool | None:
@@ -281,9 +281,7 @@ def interrupted(*happening: Callable[[], object]) -> Surroundings:
     return replace(around, proc=proc, scan=ProcessScan(Proc.at("/proc"), around.clock))
 
 
-def test_P13_a_file_rewritten_between_reading_and_looking_is_read_again(
-    tmp_path: Path, supervisor: Supervisor
-) -> None:
+def test_P13_a_file_rewritten_between_reading_and_looking_is_read_again(tmp_path: Path, supervisor: Supervisor) -> None:
     """A restart at that moment is no "dead": the new file counts."""
     path = tmp_path / "a.pid"
     with Supervisor() as former:
@@ -404,7 +402,7 @@ async def test_P15_one_pid_file_on_a_hung_mount_costs_the_other_999_nothing(
         assert reading_of_hung.trouble.reason is Reason.TIMEOUT
         assert (reading_of_hung.up, hung.process) == (False, None)
         await sampler.look_now("importer-500")
-        assert threading.active_count() == before, "single flight: no second thread hangs"
+        assert threading.active_count() <= before, "single flight: no second thread hangs"
         page = encode(render([hung, snapshots["importer-1"]], clock.boottime()).families).decode()
         assert 'jobwarden_probe_up{probe="process",supervisor="importer-500"} 0' in page
         assert 'jobwarden_supervisor_up{supervisor="importer-500"}' not in page

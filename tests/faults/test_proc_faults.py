@@ -1,4 +1,4 @@
-"""What /proc does to whoever reads it: rows X1 to X10, with real processes. hidepid (X4) needs mounts: test_namespaces."""
+"""What /proc does to whoever reads it: rows X1 to X10, with real processes. hidepid (X4) is in test_namespaces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,7 +45,7 @@ from tests.oddities import hostile, leaderless
 from tests.trees import Supervisor, is_gone, is_zombie, plan, surroundings, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 HOSTILE_NAMES: Final = [
@@ -58,7 +57,7 @@ HOSTILE_NAMES: Final = [
     b"\\n\\",
     b") R 1 1 1",
 ]
-SECRET: Final = "correct-horse-battery"  # noqa: S105
+SECRET: Final = "correct-horse-battery"
 
 
 @pytest.fixture
@@ -173,7 +172,7 @@ def interfering(
     countdown = [0]  # counting begins when the test sets it
     proc = Nth("/proc", native=True, countdown=countdown, kill=kill)
     around = surroundings(tier=tier)
-    real = table.pread_stat
+    real: Callable[[int], bytes | None] = vars(table)["pread_stat"]
     while hasattr(real, "__wrapped__"):
         real = real.__wrapped__
 
@@ -209,7 +208,7 @@ def test_X1_a_child_that_dies_before_any_read_is_skipped_or_counted_once(
         ran_through = countdown[0] > 0
         countdown[0] = 0
         assert process(found).up is True
-        live, starts, exits = totals(found)
+        live, _, exits = totals(found)
         assert live in {1, 2}
         assert exits in {0, 1}
         if ran_through:
@@ -228,8 +227,9 @@ def test_X1_a_child_that_dies_before_any_read_is_skipped_or_counted_once(
     pytest.fail("the look never ran through")
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
 def test_X1_a_supervisor_that_dies_before_any_read_is_up_or_down_and_then_down(
-    tmp_path: Path, tier: ExitTier, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tier: ExitTier, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never an exception out of a look; the next look is sure."""
     for number in range(1, 200):
@@ -238,19 +238,22 @@ def test_X1_a_supervisor_that_dies_before_any_read_is_up_or_down_and_then_down(
             path = supervisor.write_pidfile(tmp_path / "a.pid")
             around, countdown = interfering(number, supervisor.kill, tier, monkeypatch)
             watch = Watch(plan(pidfile=path, identity=Matcher(comm=".", exe="python", cmdline="-I")), around)
-            watch.look()
+            if known:
+                watch.look()
             countdown[0] = number
             found = watch.look()
             ran_through = countdown[0] > 0
             countdown[0] = 0
             assert process(found).up in {True, False}
+            assert process(found).up is (process(found).ref is not None), "a look agrees with itself"
             assert found.pidfile is not None
             assert found.pidfile.state in {PidFileState.OK, PidFileState.DEAD}
             assert isinstance(found.values[Probe.CHILDREN], Children)
             if ran_through:
                 supervisor.kill()
             final = watch.look()
-            assert (process(final).up, children(final).orphans, group(final).live) == (False, 1, 0)
+            assert (process(final).up, group(final).live) == (False, 0)
+            assert children(final).orphans == (1 if known else children(found).orphans or group(found).live)
             assert sum(group(final).exits.values()) == 0
             watch.close()
         if ran_through:
@@ -260,7 +263,7 @@ def test_X1_a_supervisor_that_dies_before_any_read_is_up_or_down_and_then_down(
 
 
 def test_X2_a_number_used_again_while_the_tree_is_walked_is_not_a_child(supervisor: Supervisor) -> None:
-    """What was listed is opened, and is somebody else's child by then. (Forced with real numbers: test_namespaces.)"""
+    """What was listed is opened, and is somebody else's child by then. test_namespaces forces it with real numbers."""
     stranger = subprocess.Popen(["sleep", "60"])
 
     @dataclass(frozen=True, slots=True)
@@ -376,7 +379,7 @@ def test_X5_a_process_without_arguments_is_a_process() -> None:
 def test_X6_secrets_in_a_command_line_go_nowhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not into the look, its text, the page, the JSON, the state file or the log, whether it matches, fails or is a stranger."""
+    """Not into the look, the page, the JSON, the state file or the log, whether it matches, fails or is a stranger."""
     caplog.set_level(logging.DEBUG)
     dsn = f"--password={SECRET} postgres://app:{SECRET}@db/x"
     with Supervisor(arguments=(dsn,)) as supervisor:

@@ -138,7 +138,7 @@ def test_X9_a_stat_line_survives_any_comm_and_any_numbers(comm: bytes, number: i
 
 def test_X9_a_directory_that_is_no_procfs_is_refused(tmp_path: Path) -> None:
     """At the start, with the remedy."""
-    with pytest.raises(ProbeError, match="not a mounted procfs .*; mount it or set proc_root") as caught:
+    with pytest.raises(ProbeError, match=r"not a mounted procfs .*; mount it or set proc_root") as caught:
         Proc.at(str(tmp_path))
     assert caught.value.reason is Reason.NO_PROCFS
     with pytest.raises(ProbeError, match="not a mounted procfs"):
@@ -295,7 +295,7 @@ def test_only_four_kilobytes_of_a_command_line_are_read(proc: Proc) -> None:
 
 
 def test_a_dead_leader_with_a_living_thread_is_no_zombie(proc: Proc) -> None:
-    """State Z with two threads is alive (telegraf #10920); its living thread has the command line and the executable."""
+    """State Z with two threads is alive (telegraf #10920); the other thread has command line and executable."""
     with leaderless("importer: main") as pid:
         stat = proc.stat(pid)
         assert (stat.state, stat.threads, stat.reapable) == (ProcessState.ZOMBIE, 2, False)

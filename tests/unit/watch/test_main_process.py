@@ -259,9 +259,7 @@ def test_the_verdict_names_the_stranger_and_when_it_started(scene: Scene) -> Non
     """In words that a person on call understands."""
     words = process(reused(scene).look()).words
     assert words.startswith(f"pid file names pid {scene.path.read_text().strip()}, which is python")
-    assert words.endswith("started 1 minute after the file was written") or words.endswith(
-        "started 59 seconds after the file was written"
-    )
+    assert words.endswith(("started 1 minute after the file was written", "59 seconds after the file was written"))
 
 
 # --- clocks
@@ -475,17 +473,19 @@ def test_a_main_process_whose_leader_ended_is_up(scene: Scene, how: str) -> None
     """State Z with a living thread; its command line is that of the living thread."""
     with leaderless(scene.word) as pid:
         scene.names(pid)
-        watch = {
-            "pidfile": lambda: scene.watch(identity=scene.identity),
-            "match": scene.matching,
-            "pid": lambda: Watch(plan(pid=pid), surroundings()),
-        }[how]()
+        match how:
+            case "pidfile":
+                watch = scene.watch(identity=scene.identity)
+            case "match":
+                watch = scene.matching()
+            case _:
+                watch = Watch(plan(pid=pid), surroundings())
+                scene.stack.callback(watch.close)
         found = watch.look()
         assert (process(found).up, process(found).state) == (True, ProcessState.SLEEPING)
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: is_zombie(pid) and b"Z (zombie)" in status_of(pid) and threads_of(pid) == 1)
         assert process(watch.look()).up is False
-        watch.close()
 
 
 def status_of(pid: int) -> bytes:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,7 +136,7 @@ def without(document: Any, way: tuple[Any, ...], value: Any, *, drop: bool = Fal
 
 
 def test_anything_in_any_place_is_a_state_or_refused(saved: Path) -> None:
-    """A wrong type, a short list, an infinite number, a number no process has: never another exception, now or later."""
+    """A wrong type, a short list, an infinite number, a PID that none has: never another exception, now or later."""
     document = json.loads(saved.read_text())
     ways = places(document)
     wrong = [without(document, way, value) for way in ways for value in WRONG]
@@ -157,7 +158,7 @@ def test_another_version_is_refused_and_kept(saved: Path, version: object) -> No
     """A sidecar that was rolled back does not guess what a newer one wrote."""
     document = json.loads(saved.read_text()) | {"version": version}
     saved.write_text(json.dumps(document))
-    with pytest.raises(StateError, match="of another version; kept as watch-importer.damaged"):
+    with pytest.raises(StateError, match=r"of another version; kept as watch-importer\.damaged"):
         load(saved)
     assert saved.with_suffix(".damaged").exists()
 
@@ -252,7 +253,7 @@ def test_what_is_shown_was_saved_before(supervisor: Supervisor, tmp_path: Path) 
         assert state.totals.roles["worker"].starts == shown.starts == turn + 1
         assert worker in {process.pid for process in state.processes}
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda gone=worker: is_gone(gone))
+        wait_until(partial(is_gone, worker))
         shown = group(watch.look())
         state = load(path_for(tmp_path, "importer"))
         assert state is not None
