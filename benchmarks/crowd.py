@@ -91,9 +91,14 @@ class Crowd:
         if self._program.stdout.readline() != b"ready\n":
             self.close()
             raise RuntimeError(f"{shape}: could not be started; is kernel.pid_max, ulimit -u or the memory too small?")
-        self.ready_at = time.monotonic()
         self.pidfiles = [self.folder / f"{number}.pid" for number in range(shape.supervisors)]
         self.pids = [int(path.read_text()) for path in self.pidfiles]
+        for child in [child for pid in self.pids for child in self.children(pid)]:
+            deadline = time.monotonic() + 20
+            while b"(sleep) S " not in Path(f"/proc/{child}/stat").read_bytes():
+                assert time.monotonic() < deadline, f"child {child} does not sleep"
+                time.sleep(0.01)  # forked, and not exec'ed yet
+        self.ready_at = time.monotonic()
 
     def children(self, pid: int) -> list[int]:
         """The children of one supervisor."""

@@ -8,7 +8,7 @@ import platform
 import resource
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter import __version__
@@ -135,6 +135,7 @@ class App:
     counts: RequestCounts = field(default_factory=RequestCounts)
     sampler: Sampler = field(init=False)
     urls: tuple[str, ...] = ()
+    _state_told: dict[str, str] = field(default_factory=dict)
     _journals: dict[str, Journal] = field(default_factory=dict)
     _options: dict[str, SupervisorOptions] = field(default_factory=dict)
     _reloading: asyncio.Task[Health] | None = None
@@ -144,6 +145,7 @@ class App:
     _version: int = 0
 
     def __post_init__(self) -> None:
+        self.around = replace(self.around, complain=self._state_not_kept)
         self.sampler = Sampler(self.around.clock, self._noticed)
 
     # --- life
@@ -217,6 +219,13 @@ class App:
             before = clock.monotonic()
             await asyncio.sleep(HOUSEKEEPING)
             self.own.loop_lag(clock.monotonic() - before - HOUSEKEEPING)
+
+    def _state_not_kept(self, supervisor: str, words: str) -> None:
+        """Told by the thread of a look: counted each time, logged when it is news."""
+        self.own.state_write_failed(supervisor)
+        if self._state_told.get(supervisor) != words:
+            self._state_told[supervisor] = words
+            log.error("state not kept", supervisor=supervisor, problem=words)
 
     async def _self_use(self) -> SelfUse:
         try:

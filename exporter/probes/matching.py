@@ -32,6 +32,11 @@ class Matcher:
     comm: str | None = None
     user: str | None = None
 
+    @property
+    def judges_the_dead(self) -> bool:
+        """Whether everything that it asks for is still there of a zombie."""
+        return self.comm is not None and self.cmdline is None and self.exe is None and self.user is None
+
     def judge(self, proc: Proc, stat: Stat, cmdline: bytes | None = None) -> bool | None:
         """Whether this process matches; None when a part that decides may not be read.
 

@@ -63,8 +63,8 @@ def settle_roles(
 ) -> None:
     """Give each child its role, and count its start once the role is sure.
 
-    A child has its parent's title until it sets its own, so an unmatched one is asked again: while it is young,
-    when its comm changes, and ever more seldom after that. A zombie keeps the role that it had.
+    A child has its parent's title until it sets its own, so an unmatched one is asked again: while it is young, and
+    ever more seldom after that. A zombie keeps the role that it had.
     """
     now = around.clock.boottime()
     for entry in [only] if only is not None else list(table.entries.values()):
@@ -72,7 +72,7 @@ def settle_roles(
             continue
         entry.looks += 1
         if entry.zombie or entry.ended:
-            entry.role = entry.role or OTHER_ROLE
+            entry.role = entry.role or _role_of_dead(entry, plan, around)
         elif _worth_asking(entry, now):
             _ask(entry, plan, around)
         if not entry.started and (entry.looks > 1 or entry.role not in {OTHER_ROLE, ""} or entry.zombie):
@@ -100,6 +100,14 @@ def _ask(entry: Entry, plan: WatchPlan, around: Surroundings) -> None:
         entry.role = role.role
     elif not entry.role:
         entry.role = OTHER_ROLE
+
+
+def _role_of_dead(entry: Entry, plan: WatchPlan, around: Surroundings) -> str:
+    """The role of one that was never seen alive: a zombie has no command line and no executable, but keeps its comm."""
+    for role in plan.roles:
+        if role.matcher.judges_the_dead and role.matcher.judge(around.proc, entry.stat):
+            return role.role
+    return OTHER_ROLE
 
 
 def _matching_role(entry: Entry, plan: WatchPlan, around: Surroundings) -> RolePlan | None:

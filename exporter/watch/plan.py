@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from exporter.probes.processes import TICKS_PER_SECOND
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from exporter.clock import Clock
@@ -102,6 +103,10 @@ class EpochOffset:
         return round(self._offset + start_ticks / TICKS_PER_SECOND, 2)
 
 
+def _nobody_listens(supervisor: str, words: str) -> None:
+    """For those who look once and keep nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What every watch needs of the world."""
@@ -118,3 +123,5 @@ class Surroundings:
     state_dir: Path | None = None
     memory: dict[str, State] = field(default_factory=dict)
     """What a reload needs of the watch before it, where there is no state directory."""
+    complain: Callable[[str, str], None] = _nobody_listens
+    """Told, from the thread of a look, of a supervisor whose state cannot be kept, and why."""

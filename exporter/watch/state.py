@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from exporter.watch.plan import Surroundings
     from exporter.watch.table import Entry
 
 VERSION: Final = 1
@@ -178,3 +179,38 @@ def known(entries: Iterable[Entry]) -> tuple[KnownProcess, ...]:
         KnownProcess(e.pid, e.start_ticks, e.role, e.cpu_counted, e.dead_at, e.started, e.ended, e.orphan)
         for e in entries
     )
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Where the state of one watch is kept: in its file, or without --storage.path in memory, for a reload."""
+
+    around: Surroundings
+    supervisor: str
+
+    @property
+    def keeps_on_disk(self) -> bool:
+        """Whether there is a file to keep up to date."""
+        return self.around.state_dir is not None
+
+    def load(self) -> State | None:
+        """The state of the watch before; None when there is none, or it cannot be read (which is told)."""
+        if self.around.state_dir is None:
+            return self.around.memory.pop(self.supervisor, None)
+        try:
+            return load(path_for(self.around.state_dir, self.supervisor))
+        except StateError as error:
+            self.around.complain(self.supervisor, str(error))
+            return None
+
+    def save(self, state: State) -> bool:
+        """Keep it; False when it could not be written (which is told, and tried again)."""
+        if self.around.state_dir is None:
+            self.around.memory[self.supervisor] = state
+            return True
+        try:
+            save(path_for(self.around.state_dir, self.supervisor), state)
+        except StateError as error:
+            self.around.complain(self.supervisor, str(error))
+            return False
+        return True

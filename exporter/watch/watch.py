@@ -33,8 +33,6 @@ from exporter.watch.totals import Totals
 from exporter.words import clean
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from exporter.model import Value
     from exporter.watch.plan import Surroundings, WatchPlan
 
@@ -52,11 +50,10 @@ class Watch:
     around: Surroundings
     table: ProcessTable = field(init=False)
     totals: Totals = field(default_factory=Totals)
-    state_errors: int = 0
-    state_trouble: str = ""
-    """Why the state file could not be read or written last; empty when it could."""
+    _keeper: saved.Keeper = field(init=False)
     _finder: MainFinder = field(init=False)
     _main: Entry | None = None
+    _main_is_init: bool = False
     _identity: ProcessRef | None = None
     """The newest main process known, alive or not."""
     _listed_before: bool = False
@@ -65,11 +62,14 @@ class Watch:
     _recent: deque[ChildExit] = field(default_factory=lambda: deque(maxlen=RECENT_EXITS))
     _process: MainProcess | None = None
     _loaded: bool = False
+    _to_recall: deque[saved.KnownProcess] = field(default_factory=deque)
+    _main_cpu_recalled: int | None = None
     _dirty: bool = False
 
     def __post_init__(self) -> None:
         self.table = ProcessTable(self.around)
         self._finder = MainFinder(self.plan, self.around)
+        self._keeper = saved.Keeper(self.around, self.plan.name)
         for role in self.plan.roles:
             self.totals.of(role.role)
 
@@ -85,7 +85,7 @@ class Watch:
     def close(self) -> None:
         """Save and let all processes go."""
         if self._loaded:
-            self._save()
+            self._keeper.save(self._state())
         self.table.close()
 
     # --- looks
@@ -94,6 +94,7 @@ class Watch:
         """One complete look."""
         if not self._loaded:
             self._load()
+        self._recall()
         finding = self._finder.find(self._live_main())
         values: dict[Probe, Value | Trouble] = {}
         try:
@@ -150,6 +151,7 @@ class Watch:
         self._let_main_go()
         former = self.table.entries.get(stat.pid)
         if former is not None:
+            self._refresh(former)  # counts its end, unless it is the very child that is the main process now
             self.table.remove(former)
         if self._identity is not None and (self._identity.pid, self._identity.start_ticks) != (
             ref.pid,
@@ -163,6 +165,7 @@ class Watch:
         if self._main is not None:
             self._main.started = True
             self._main.cpu_counted = self._main.cpu_ticks
+            self._main_is_init = is_init(self._main, self.around)
 
     def _let_main_go(self) -> None:
         main = self._main
@@ -192,16 +195,17 @@ class Watch:
                 self._refresh(entry)
         self.table.take_touched()
         newcomers = [pid for pid in listing if pid not in self.table.entries]
-        init = bool(newcomers) and main is not None and is_init(main, self.around)
         for pid in newcomers:
-            self._welcome(pid, main, init=init)
+            self._welcome(pid, main)
         for pid in listing:
             listed = self.table.entries.get(pid)
             if listed is not None and listed.orphan:
                 listed.orphan = False  # a new main process that is their PID 1 or subreaper has them now
         settle_roles(self.table, self.plan, self.totals, main, self.around)
         if main is not None:
-            self._previous_listing, self._listed_before = listed_at, True
+            self._previous_listing = listed_at
+        if main is not None or finding.up is False:
+            self._listed_before = True  # who comes from now on started before our eyes
         if main is None and finding.up is None:
             return finding.trouble or Trouble(Reason.MISSING, finding.words)
         return self._census()
@@ -219,7 +223,7 @@ class Watch:
             listing = [row.pid for row in rows.values() if row.ppid == main.pid]
         return listing
 
-    def _welcome(self, pid: int, main: Entry | None, *, init: bool) -> None:
+    def _welcome(self, pid: int, main: Entry | None) -> None:
         entry = self.table.add(pid, "")
         if entry is None:
             return  # ended between listing and opening
@@ -227,8 +231,9 @@ class Watch:
             self.table.remove(entry)  # the number was used again by a stranger
             return
         entry.started = not self._listed_before  # it was there before us
+        entry.ended = entry.started and entry.zombie
         entry.cpu_counted = entry.cpu_ticks if entry.started else 0
-        entry.role = adopted(entry, main, self._previous_listing) if init else ""
+        entry.role = adopted(entry, main, self._previous_listing) if self._main_is_init else ""
         self._dirty = True
 
     def _refresh(self, entry: Entry) -> None:
@@ -255,14 +260,15 @@ class Watch:
             self.totals.of(entry.role).starts += 1
         entry.ended = True
         outcome, code = outcome_of(entry.status)
-        self._note_end(entry.ref, entry.role, outcome, code, entry.dead_at)
+        self._note_end(entry, outcome, code)
 
-    def _note_end(self, ref: ProcessRef, role: str, outcome: Outcome, code: str | None, at: float | None) -> None:
-        self.totals.count_exit(role, outcome, code)
-        expected = not any(plan.role == role and plan.exits_unexpected for plan in self.plan.roles)
-        when = self.around.clock.wall() if at is None else at
-        main = None if self._main is None else self._main.ref
-        self._recent.append(ChildExit(ref, role, outcome, code, when, expected, main))
+    def _note_end(self, who: Entry | saved.KnownProcess, outcome: Outcome, code: str | None) -> None:
+        self.totals.count_exit(who.role, outcome, code)
+        at = self.around.clock.wall() if who.dead_at is None else who.dead_at
+        expected = not any(plan.role == who.role and plan.exits_unexpected for plan in self.plan.roles)
+        parent = None if who.orphan or self._main is None else self._main.ref
+        ref = ProcessRef(who.pid, who.start_ticks)
+        self._recent.append(ChildExit(ref, who.role, outcome, code, at, expected, parent))
         self._dirty = True
 
     def _count_cpu(self, entry: Entry) -> None:
@@ -274,9 +280,8 @@ class Watch:
 
     def _census(self) -> Children:
         entries = [e for e in self.table.entries.values() if e is not self._main]
-        main_is_init = self._main is not None and self._identity is not None and self._identity.pid == 1
         return Children(
-            count_groups(entries, self.plan, self.totals, show_adopted=main_is_init),
+            count_groups(entries, self.plan, self.totals, show_adopted=self._main_is_init and self._main is not None),
             children_tier(entries, self.around.tier),
             tuple(self._recent),
             sum(1 for e in entries if e.orphan and not e.zombie),
@@ -303,78 +308,59 @@ class Watch:
             uses.append(pids.cgroup_use(self.around.proc, main.pid))
         return tuple(use for use in uses if use is not None)
 
-    # --- state file
+    # --- what outlives us
 
-    def _path(self) -> Path | None:
-        directory = self.around.state_dir
-        return None if directory is None else saved.path_for(directory, self.plan.name)
-
-    def _save(self) -> None:
-        path = self._path()
-        if not self._dirty:
-            return
+    def _state(self) -> saved.State:
         main = self._main
-        children = [e for e in self.table.entries.values() if e is not main]
-        document = saved.State(
+        return saved.State(
             self.around.boot_id,
             self.around.proc.namespace("self"),
             self._identity,
             0 if main is None else main.cpu_counted,
             self.totals,
-            saved.known(children),
+            (*saved.known(e for e in self.table.entries.values() if e is not main), *self._to_recall),
         )
-        self.around.memory[self.plan.name] = document
-        if path is None:
-            self._dirty = False
-            return
-        try:
-            saved.save(path, document)
-        except saved.StateError as error:
-            self.state_errors += 1
-            self.state_trouble = str(error)
-        else:
-            self.state_trouble = ""
-            self._dirty = False
+
+    def _save(self) -> None:
+        """Before anything counted is shown: so no counter ever falls."""
+        if self._dirty and self._keeper.keeps_on_disk:
+            self._dirty = not self._keeper.save(self._state())
 
     def _load(self) -> None:
         self._loaded = True
-        path = self._path()
-        try:
-            document = self.around.memory.get(self.plan.name) if path is None else saved.load(path)
-        except saved.StateError as error:
-            self.state_errors += 1
-            self.state_trouble = str(error)
+        state = self._keeper.load()
+        if state is None:
             return
-        if document is None:
-            return
-        self.totals = document.totals
-        self._identity = document.main
+        self.totals, self._identity = state.totals, state.main
         for role in self.plan.roles:
             self.totals.of(role.role)
-        same = document.boot_id == self.around.boot_id and document.namespace == self.around.proc.namespace("self")
-        if not same:
+        if (state.boot_id, state.namespace) != (self.around.boot_id, self.around.proc.namespace("self")):
             return  # a reboot ends every process: nobody crashed
         self._listed_before = True
-        if document.main is not None:
-            self._main = self.table.add(document.main.pid, SUPERVISOR_ROLE, document.main.start_ticks)
+        self._to_recall = deque(state.processes)
+        if state.main is not None:
+            self._main_cpu_recalled = state.main_cpu_counted
+
+    def _recall(self) -> None:
+        """Take in the processes of the watch before us, or count their ends; goes on where a look could not."""
+        if self._main_cpu_recalled is not None and self._identity is not None:
+            self._main = self.table.add(self._identity.pid, SUPERVISOR_ROLE, self._identity.start_ticks)
             if self._main is not None:
-                self._main.cpu_counted = document.main_cpu_counted
-                self._main.started = True
-        for process in document.processes:
-            self._recall(process)
+                self._main.cpu_counted, self._main.started = self._main_cpu_recalled, True
+                self._main_is_init = is_init(self._main, self.around)
+            self._main_cpu_recalled = None
+        while self._to_recall:
+            process = self._to_recall[0]
+            entry = self.table.add(process.pid, process.role, process.start_ticks)
+            if entry is not None:
+                entry.cpu_counted, entry.orphan = process.cpu_counted, process.orphan
+                entry.started, entry.ended = process.started, process.ended
+                if process.dead_at is not None and entry.zombie:
+                    entry.dead_at = process.dead_at
+            else:
+                if not process.ended:
+                    self._note_end(process, Outcome.UNKNOWN, None)  # it ended while nobody looked: an end all the same
+                self._dirty = True
+            self._to_recall.popleft()
         if self._main is None:
             self._orphan_everyone()
-
-    def _recall(self, process: saved.KnownProcess) -> None:
-        entry = self.table.add(process.pid, process.role, process.start_ticks)
-        if entry is None:
-            # It ended while nobody looked: an end all the same.
-            if not process.ended:
-                ref = ProcessRef(process.pid, process.start_ticks)
-                self._note_end(ref, process.role, Outcome.UNKNOWN, None, process.dead_at)
-            self._dirty = True
-            return
-        entry.cpu_counted, entry.orphan = process.cpu_counted, process.orphan
-        entry.started, entry.ended = process.started, process.ended
-        if process.dead_at is not None and entry.zombie:
-            entry.dead_at = process.dead_at

@@ -504,7 +504,11 @@ def test_X9_a_procfs_that_goes_away_is_unknown_and_never_down(supervisor: Superv
         around = surroundings()
         proc = Proc(str(root), native=native)
         path = supervisor.write_pidfile(tmp_path / "a.pid")
-        plans = [plan(pidfile=path), plan(pid=supervisor.pid), plan(match=Matcher(cmdline="x"))]
+        plans = [
+            plan("by-file", pidfile=path),
+            plan("by-number", pid=supervisor.pid),
+            plan("by-match", match=Matcher(cmdline="x")),
+        ]
         watches = [Watch(each, replace(around, proc=proc, scan=ProcessScan(proc, around.clock))) for each in plans]
         for watch in watches[:2]:
             assert process(watch.look()).up is True

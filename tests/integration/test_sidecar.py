@@ -263,7 +263,7 @@ def test_scrapes_can_be_filtered_compressed_and_in_openmetrics(pidfile: Path, tm
             assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
             assert answer.headers["Content-Encoding"] == "gzip"
             text = gzip.decompress(answer.read()).decode()
-        families = {family.name for family in openmetrics_families(text)}
+        families = {family.name for family in openmetrics_families(text)}  # type: ignore[no-untyped-call]
         assert {"jobwarden_supervisor_up", "jobwarden_child_exits", "jobwarden_probe_up"} <= families
         assert sidecar.get("/metrics", "DELETE")[0] == 405
         assert sidecar.get("/nonsense")[0] == 404

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 
 import pytest
 
@@ -22,7 +23,7 @@ async def test_work_is_done_and_its_error_handed_over() -> None:
 async def test_a_few_threads_serve_many_looks() -> None:
     """Short looks never need more than the regular ones."""
     crew = Crew()
-    assert sorted(await asyncio.gather(*(crew.submit(lambda n=n: n) for n in range(200)))) == list(range(200))
+    assert sorted(await asyncio.gather(*(crew.submit(partial(abs, n)) for n in range(200)))) == list(range(200))
     assert crew.threads <= REGULAR
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -208,10 +209,12 @@ def test_a_damaged_file_costs_the_totals_and_not_the_watch(supervisor: Superviso
     supervisor.fork()
     path = path_for(tmp_path, "importer")
     path.write_bytes(b'{"version":1,')
-    watch = Watch(plan(pid=supervisor.pid), surroundings(state_dir=tmp_path))
+    told: list[str] = []
+    around = replace(surroundings(state_dir=tmp_path), complain=lambda _, words: told.append(words))
+    watch = Watch(plan(pid=supervisor.pid), around)
     found = watch.look()
     assert group(found).live == 1
-    assert watch.state_errors == 1
+    assert len(told) == 1
     assert path.with_suffix(".damaged").read_bytes() == b'{"version":1,'
     assert load(path) is not None
     watch.close()
@@ -223,18 +226,20 @@ def test_a_directory_that_cannot_be_written_is_counted_and_the_watch_goes_on(
     """Root may write anywhere, so the directory is gone; each attempt is counted, and the next good one heals it."""
     worker = supervisor.fork()
     directory = tmp_path / "state"
-    watch = Watch(plan(pid=supervisor.pid), surroundings(state_dir=directory))
+    told: list[str] = []
+    around = replace(surroundings(state_dir=directory), complain=lambda _, words: told.append(words))
+    watch = Watch(plan(pid=supervisor.pid), around)
     watch.look()
-    assert watch.state_errors == 1
-    assert "cannot write the state file (No such file or directory)" in watch.state_trouble
-    assert "--storage.path" in watch.state_trouble
+    assert len(told) == 1
+    assert "cannot write the state file (No such file or directory)" in told[0]
+    assert "--storage.path" in told[0]
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: is_gone(worker))
     assert group(watch.look()).exits[Outcome.SIGNAL] == 1
-    assert watch.state_errors == 2
+    assert len(told) == 2
     directory.mkdir()
     watch.look()
-    assert (watch.state_errors, watch.state_trouble) == (2, "")
+    assert len(told) == 2
     loaded = load(path_for(directory, "importer"))
     assert loaded is not None
     assert loaded.totals.roles["worker"].exits[Outcome.SIGNAL] == 1

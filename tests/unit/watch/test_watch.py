@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.model import Children, ExitTier, MainProcess, Outcome, Probe, ProcessState
+from exporter.model import Children, ExitTier, MainProcess, Outcome, Probe, ProcessState, Reason
+from exporter.probes.errors import ProbeError
 from exporter.probes.exits import detect_tier
-from exporter.watch import Watch
-from tests.trees import Supervisor, is_gone, is_zombie, plan, surroundings, wait_until
+from exporter.probes.matching import Matcher
+from exporter.watch import RolePlan, Watch
+from exporter.watch.table import ProcessTable
+from tests.trees import WORKER, Supervisor, is_gone, is_zombie, plan, surroundings, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,6 +233,30 @@ def test_totals_and_children_survive_kill_9_of_the_sidecar(
     again.close()
 
 
+def test_a_state_that_cannot_be_taken_in_at_once_is_taken_in_later(
+    supervisor: Supervisor, pidfile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor left, say: that look fails, and the ends that nobody saw are counted by a later one."""
+    workers = [supervisor.fork() for _ in range(3)]
+    watch = Watch(plan(pidfile=pidfile), surroundings(state_dir=tmp_path))
+    watch.look()
+    watch.close()
+    os.kill(workers[0], signal.SIGKILL)
+    wait_until(lambda: is_gone(workers[0]))
+    again = Watch(plan(pidfile=pidfile), surroundings(state_dir=tmp_path))
+    monkeypatch.setattr(ProcessTable, "add", no_descriptor_left)
+    with pytest.raises(ProbeError, match="no descriptor"):
+        again.look()
+    monkeypatch.undo()
+    assert group(again.look()).exits[Outcome.UNKNOWN] == 1
+    assert (group(again.look()).live, group(again.look()).starts) == (2, 0)
+    again.close()
+
+
+def no_descriptor_left(*_: object) -> None:
+    raise ProbeError(Reason.FD_EXHAUSTED, "no descriptor left")
+
+
 def test_a_reboot_is_nobodys_crash(supervisor: Supervisor, pidfile: Path, tmp_path: Path) -> None:
     """With another boot id the table is dropped and the totals stay."""
     worker = supervisor.fork()
@@ -270,3 +297,53 @@ def test_every_descriptor_is_given_back(supervisor: Supervisor, pidfile: Path) -
         watch.look()
     watch.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_zombie_that_was_there_before_us_is_shown_and_is_nobodys_new_exit(
+    supervisor: Supervisor, pidfile: Path
+) -> None:
+    """It did not end before our eyes; a role by comm is known of it all the same, one by command line is not."""
+    worker = supervisor.fork()
+    supervisor.reap(on=False)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: is_zombie(worker))
+    roles = (WORKER, RolePlan("shell", Matcher(comm="^sh$")))
+    watch = Watch(plan(pidfile=pidfile, roles=roles), surroundings())
+    for _ in range(2):
+        found = watch.look()
+        assert (group(found, "shell").zombies, group(found).zombies) == (1, 0)
+        assert sum(sum(g.exits.values()) + g.starts for g in children(found).groups) == 0
+    watch.close()
+
+
+def test_children_of_a_supervisor_that_starts_before_our_eyes_are_starts(tmp_path: Path) -> None:
+    """Only those that were there at the first look are not."""
+    watch = Watch(plan(pidfile=tmp_path / "importer.pid"), surroundings())
+    assert process(watch.look()).up is False
+    with Supervisor() as supervisor:
+        supervisor.write_pidfile(tmp_path / "importer.pid")
+        supervisor.fork()
+        found = watch.look()
+        assert (process(found).up, process(found).restarts) == (True, 0)
+        assert group(found).starts == 1
+    watch.close()
+
+
+def test_the_end_of_an_orphan_is_counted_and_is_no_crash_of_the_new_supervisor(
+    supervisor: Supervisor, pidfile: Path
+) -> None:
+    """Whoever restarts a service ends what was left of it."""
+    worker = supervisor.fork()
+    watch = Watch(plan(pidfile=pidfile), surroundings())
+    watch.look()
+    supervisor.kill()
+    with Supervisor() as second:
+        second.write_pidfile(pidfile)
+        watch.look()
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: is_gone(worker) or is_zombie(worker))
+        found = watch.look()
+        assert sum(group(found).exits.values()) == 1
+        (end,) = children(found).recent_exits
+        assert end.supervisor is None
+    watch.close()
