@@ -68,6 +68,9 @@ def run(
 ) -> None:
     """Watch, and serve the metrics."""
     from exporter import logs
+    from exporter.allocator import spare_memory
+
+    spare_memory()  # before the threads and most of the imports
     from exporter.app import App, StartError, surroundings
     from exporter.config import check_combination
     from exporter.web.endpoints import TelemetryPathError, check_telemetry_path

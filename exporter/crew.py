@@ -1,7 +1,9 @@
 """Threads for looks that may block for ever.
 
-A few threads do everybody's looks. When all are busy and somebody waits, one more is started, so that a hung mount
-costs one thread and nobody's time; threads beyond the few leave as soon as they have nothing to do.
+A few threads do everybody's looks. When no look has ended for a while and somebody waits, more are
+started, so that a hung mount costs one thread and nobody's time. A queue that moves starts none: fifty looks
+at once are a queue, and fifty threads would only fight for the interpreter. Threads beyond the few leave as soon as
+they have nothing to do.
 """
 
 from __future__ import annotations
@@ -19,20 +21,22 @@ T = TypeVar("T")
 
 REGULAR: Final = 4
 PATIENCE: Final = 0.02
-"""Seconds that a look may wait for a thread before another one is started."""
+"""Seconds without any look ending after which those that wait get more threads."""
 _numbers = itertools.count(1)
 
 
 class Crew:
     """Daemon threads, so that a hung one never keeps the process from ending."""
 
-    __slots__ = ("_condition", "_idle", "_jobs", "_threads")
+    __slots__ = ("_condition", "_done", "_idle", "_jobs", "_relieving", "_threads")
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
         self._threads = 0
         self._idle = 0
+        self._done = 0
+        self._relieving = False
 
     @property
     def threads(self) -> int:
@@ -58,20 +62,26 @@ class Crew:
                 self._condition.notify()
             elif self._threads < REGULAR:
                 self._start()
-            else:
-                loop.call_later(PATIENCE, self._relieve)
+            elif not self._relieving:
+                self._relieving = True
+                loop.call_later(PATIENCE, self._relieve, self._done, 1)
         return future
 
     def _start(self) -> None:
         self._threads += 1
         threading.Thread(target=self._work, name=f"look-{next(_numbers)}", daemon=True).start()
 
-    def _relieve(self) -> None:
-        """Start a thread if somebody still waits: every thread is busy, perhaps for ever."""
+    def _relieve(self, done: int, number: int) -> None:
+        """Start threads if no look has ended since: all are busy, perhaps for ever. Twice as many each time."""
         with self._condition:
-            if self._jobs and not self._idle:
-                self._start()
-                asyncio.get_running_loop().call_later(PATIENCE, self._relieve)
+            self._relieving = bool(self._jobs)
+            if not self._jobs:
+                return
+            if self._done == done and not self._idle:
+                for _ in range(min(number, len(self._jobs))):
+                    self._start()
+                number *= 2
+            asyncio.get_running_loop().call_later(PATIENCE, self._relieve, self._done, number)
 
     def _work(self) -> None:
         while True:
@@ -86,6 +96,8 @@ class Crew:
                 job = self._jobs.popleft()
             job()
             del job
+            with self._condition:
+                self._done += 1
 
 
 def _hand_over(

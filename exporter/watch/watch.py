@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 UNREADABLE_ZOMBIE: Final = 10.0
 """Seconds after which a zombie whose cause of death may not be read is counted as an unknown end."""
 RECENT_EXITS: Final = 50
-SCAN_AGE: Final = 15.0
+PIDS_AGE: Final = 15.0
+"""Seconds for which the use of PIDs is taken as it was: half of what a look costs that no child shares."""
 
 
 @dataclass(slots=True)
@@ -61,6 +62,7 @@ class Watch:
     """Boottime of the listing before: what is older and was not in it came by adoption."""
     _recent: deque[ChildExit] = field(default_factory=lambda: deque(maxlen=RECENT_EXITS))
     _process: MainProcess | None = None
+    _pids_use: tuple[ProcessRef | None, float, tuple[PidsUse, ...]] | None = None
     _loaded: bool = False
     _to_recall: deque[saved.KnownProcess] = field(default_factory=deque)
     _main_cpu_recalled: int | None = None
@@ -303,10 +305,13 @@ class Watch:
         )
 
     def _pids(self, main: Entry | None) -> tuple[PidsUse, ...]:
-        uses = [pids.namespace_use(self.around.proc, self.around.scan, SCAN_AGE)]
-        if main is not None:
-            uses.append(pids.cgroup_use(self.around.proc, main.pid))
-        return tuple(use for use in uses if use is not None)
+        now, whose = self.around.clock.monotonic(), None if main is None else main.ref
+        if self._pids_use is None or self._pids_use[0] != whose or now - self._pids_use[1] >= PIDS_AGE:
+            uses = [pids.namespace_use(self.around.proc, self.around.scan, PIDS_AGE)]
+            if main is not None:
+                uses.append(pids.cgroup_use(self.around.proc, main.pid))
+            self._pids_use = whose, now, tuple(use for use in uses if use is not None)
+        return self._pids_use[2]
 
     # --- what outlives us
 

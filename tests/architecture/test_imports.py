@@ -25,6 +25,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "exporter.clock": (),
     "exporter.words": (),
     "exporter.crew": (),
+    "exporter.allocator": (),
     "exporter.probes": LEAVES,
     "exporter.watch": (*LEAVES, "exporter.probes"),
     "exporter.systems": (*LEAVES, "exporter.probes", "exporter.watch", *OPTION_TYPES),

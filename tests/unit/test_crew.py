@@ -58,3 +58,29 @@ async def test_a_cancelled_look_does_not_disturb_its_thread() -> None:
     assert await crew.submit(lambda: "served") == "served"
     os.close(reading)
     os.close(writing)
+
+
+async def test_a_queue_that_moves_starts_no_thread() -> None:
+    """Fifty looks of 5 ms at once take longer than patience, and still no more than the regular threads."""
+    crew, most = Crew(), []
+
+    def look() -> None:
+        time.sleep(0.005)
+        most.append(crew.threads)
+
+    await asyncio.gather(*(crew.submit(look) for _ in range(50)))
+    assert max(most) <= REGULAR
+
+
+async def test_fifty_hung_looks_are_got_past_in_a_moment() -> None:
+    """Threads double while nothing moves, so that the look behind them all is served."""
+    crew = Crew()
+    reading, writing = os.pipe()
+    hung = [crew.submit(lambda: os.read(reading, 1)) for _ in range(50)]
+    began = time.monotonic()
+    assert await crew.submit(lambda: "served") == "served"
+    assert time.monotonic() - began < 1.0
+    os.write(writing, b"x" * len(hung))
+    await asyncio.gather(*hung)
+    os.close(reading)
+    os.close(writing)
