@@ -27,7 +27,10 @@ class Totals:
 
     def of(self, role: str) -> RoleTotals:
         """The counters of a role, from 0."""
-        return self.roles.setdefault(role, RoleTotals())
+        totals = self.roles.get(role)
+        if totals is None:
+            totals = self.roles[role] = RoleTotals()
+        return totals
 
     def count_exit(self, role: str, outcome: Outcome, code: str | None) -> None:
         """Count one end."""
