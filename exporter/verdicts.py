@@ -69,7 +69,9 @@ def headline(snapshot: Snapshot, faults: Iterable[Fault]) -> str:
     """One sentence for a table: what is wrong, or how well it is."""
     wrong = standing(faults)
     if wrong:
-        return "; ".join(_PREFIXES.get(fault.kind, "") + fault.evidence for fault in wrong)
+        # Two faults may have one evidence (down, and its PID file is stale): it is told once.
+        told = {fault.evidence: _PREFIXES.get(fault.kind, "") for fault in reversed(wrong)}
+        return "; ".join(told[evidence] + evidence for evidence in dict.fromkeys(fault.evidence for fault in wrong))
     if not snapshot.readings:
         return "not looked at yet"
     process, children = snapshot.process, snapshot.children

@@ -224,4 +224,6 @@ def test_the_headline_of_a_broken_supervisor_is_what_is_broken() -> None:
     """All faults, in the order of the verdicts."""
     broken = snapshot({Probe.PROCESS: MainProcess(up=False, words="gone"), Probe.CHILDREN: children(FINE, orphans=2)})
     assert headline(broken, judge(broken)) == "down: gone; 2 processes outlived the supervisor"
+    stale = snapshot({Probe.PROCESS: MainProcess(up=False, words="gone")}, PidFile(PidFileState.DEAD, "gone"))
+    assert headline(stale, judge(stale)) == "down: gone", "one evidence of two faults is told once"
     assert headline(Snapshot("a", "generic", NOW, BOOT), ()) == "not looked at yet"
