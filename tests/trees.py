@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import psutil
 
 from exporter.clock import Clock, SystemClock
+from exporter.model import Children, MainProcess, Probe
 from exporter.probes.exits import detect_tier
 from exporter.probes.matching import Matcher
 from exporter.probes.processes import Proc, boot_id
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from exporter.model import ExitTier
+    from exporter.model import ChildGroup, ExitTier, Found
 
 PROGRAM = r"""
 import os, signal, sys, threading
@@ -234,3 +235,22 @@ def surroundings(
         own_pids=frozenset({os.getpid(), os.getppid()}),
         state_dir=state_dir,
     )
+
+
+def children(found: Found) -> Children:
+    """The children that a look found."""
+    value = found.values[Probe.CHILDREN]
+    assert isinstance(value, Children), value
+    return value
+
+
+def process(found: Found) -> MainProcess:
+    """The main process that a look found."""
+    value = found.values[Probe.PROCESS]
+    assert isinstance(value, MainProcess), value
+    return value
+
+
+def group(found: Found, role: str = "worker") -> ChildGroup:
+    """The children of one role that a look found."""
+    return next(g for g in children(found).groups if g.role == role)

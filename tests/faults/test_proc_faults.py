@@ -20,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.metrics.encode import encode
 from exporter.metrics.render import render
 from exporter.model import (
-    ChildGroup,
     Children,
     ExitTier,
     Found,
@@ -42,7 +41,17 @@ from exporter.status import to_json
 from exporter.watch import RolePlan, Surroundings, Watch, WatchPlan, table
 from tests.crowds import Crowd
 from tests.oddities import hostile, leaderless
-from tests.trees import Supervisor, is_gone, is_zombie, plan, surroundings, wait_until
+from tests.trees import (
+    Supervisor,
+    children,
+    group,
+    is_gone,
+    is_zombie,
+    plan,
+    process,
+    surroundings,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,22 +82,6 @@ def tier(request: pytest.FixtureRequest) -> ExitTier:
     if wanted is ExitTier.PIDFD_INFO and detect_tier() is not wanted:
         pytest.skip("this kernel is older than 6.15")
     return wanted
-
-
-def children(found: Found) -> Children:
-    value = found.values[Probe.CHILDREN]
-    assert isinstance(value, Children), value
-    return value
-
-
-def process(found: Found) -> MainProcess:
-    value = found.values[Probe.PROCESS]
-    assert isinstance(value, MainProcess), value
-    return value
-
-
-def group(found: Found, role: str = "worker") -> ChildGroup:
-    return next(g for g in children(found).groups if g.role == role)
 
 
 def totals(found: Found) -> tuple[int, int, int]:

@@ -31,12 +31,20 @@ from exporter.probes.processes import Proc
 from exporter.probes.scan import ProcessScan
 from exporter.watch import Watch
 from tests.oddities import become_nobody
-from tests.trees import Supervisor, is_gone, is_zombie, plan, surroundings, wait_until
+from tests.trees import (
+    Supervisor,
+    children,
+    group,
+    is_gone,
+    is_zombie,
+    plan,
+    surroundings,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exporter.model import ChildGroup
 
 pytestmark = [pytest.mark.realproc, pytest.mark.usefixtures("require_root")]
 
@@ -96,16 +104,6 @@ def tier(request: pytest.FixtureRequest) -> ExitTier:
     if wanted is ExitTier.PIDFD_INFO and detect_tier() is not wanted:
         pytest.skip("this kernel is older than 6.15")
     return wanted
-
-
-def children(found: Found) -> Children:
-    value = found.values[Probe.CHILDREN]
-    assert isinstance(value, Children), value
-    return value
-
-
-def group(found: Found, role: str) -> ChildGroup:
-    return next(g for g in children(found).groups if g.role == role)
 
 
 # --- numbers used again

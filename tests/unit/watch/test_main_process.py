@@ -20,7 +20,7 @@ from exporter.probes import units
 from exporter.probes.matching import Matcher
 from exporter.watch import PidFilePlan, Watch, WatchPlan
 from tests.oddities import leaderless
-from tests.trees import Supervisor, is_zombie, plan, surroundings, wait_until
+from tests.trees import Supervisor, is_zombie, plan, process, surroundings, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 
 WRAP = '"$@"; exit $?'
 """What a shell does that waits for the program it started."""
-
-
-def process(found: Found) -> MainProcess:
-    value = found.values[Probe.PROCESS]
-    assert isinstance(value, MainProcess), value
-    return value
 
 
 def up(found: Found) -> bool | None:

@@ -14,17 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.model import Children, Outcome, Probe, ProcessRef
+from exporter.model import Outcome, ProcessRef
 from exporter.watch import Watch
 from exporter.watch.state import KnownProcess, State, StateError, load, path_for, save
 from exporter.watch.totals import RoleTotals, Totals
-from tests.trees import Supervisor, is_gone, plan, surroundings, wait_until
+from tests.trees import Supervisor, group, is_gone, plan, surroundings, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from exporter.model import ChildGroup, Found
 
 EXITS = {Outcome.SUCCESS: 1, Outcome.ERROR: 2, Outcome.SIGNAL: 3, Outcome.UNKNOWN: 4}
 STATE = State(
@@ -51,12 +50,6 @@ def saved(tmp_path: Path) -> Path:
 def supervisor() -> Iterator[Supervisor]:
     with Supervisor() as running:
         yield running
-
-
-def group(found: Found) -> ChildGroup:
-    children = found.values[Probe.CHILDREN]
-    assert isinstance(children, Children), children
-    return children.groups[0]
 
 
 def test_what_was_saved_is_loaded(saved: Path) -> None:

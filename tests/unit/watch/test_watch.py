@@ -10,19 +10,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.model import Children, ExitTier, MainProcess, Outcome, Probe, ProcessState, Reason
+from exporter.model import ExitTier, Outcome, ProcessState, Reason
 from exporter.probes.errors import ProbeError
 from exporter.probes.exits import detect_tier
 from exporter.probes.matching import Matcher
 from exporter.watch import RolePlan, Watch
 from exporter.watch.table import ProcessTable
-from tests.trees import WORKER, Supervisor, is_gone, is_zombie, plan, surroundings, wait_until
+from tests.trees import (
+    WORKER,
+    Supervisor,
+    children,
+    group,
+    is_gone,
+    is_zombie,
+    plan,
+    process,
+    surroundings,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from exporter.model import ChildGroup, Found
 
 TIERS = list(ExitTier)
 
@@ -36,22 +46,6 @@ def supervisor() -> Iterator[Supervisor]:
 @pytest.fixture
 def pidfile(supervisor: Supervisor, tmp_path: Path) -> Path:
     return supervisor.write_pidfile(tmp_path / "importer.pid")
-
-
-def children(found: Found) -> Children:
-    value = found.values[Probe.CHILDREN]
-    assert isinstance(value, Children), value
-    return value
-
-
-def process(found: Found) -> MainProcess:
-    value = found.values[Probe.PROCESS]
-    assert isinstance(value, MainProcess), value
-    return value
-
-
-def group(found: Found, role: str = "worker") -> ChildGroup:
-    return next(g for g in children(found).groups if g.role == role)
 
 
 def skip_tier(tier: ExitTier) -> None:
