@@ -15,10 +15,11 @@ from exporter import __version__
 from exporter import config as configuration
 from exporter.clock import Clock, SystemClock
 from exporter.journal import Journal
-from exporter.logs import get_logger
+from exporter.logs import flush, get_logger
 from exporter.metrics.encode import encode
 from exporter.metrics.own import Own, SelfUse
 from exporter.metrics.render import render
+from exporter.model import ExitTier
 from exporter.probes.errors import ProbeError
 from exporter.probes.exits import detect_tier
 from exporter.probes.processes import Proc, boot_id
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from exporter.config import Config
     from exporter.config.schema import SupervisorOptions
-    from exporter.model import ExitTier, Snapshot
+    from exporter.model import Snapshot
 
 log = get_logger("app")
 
@@ -50,6 +51,8 @@ FIRST_ROUND: Final = 1.0
 LOOK_AGAIN: Final = 0.3
 """Seconds between the two looks of ``status`` where the first one was not sure (a PID file that is being written)."""
 HOUSEKEEPING: Final = 5.0
+LAST_LINES: Final = 0.2
+"""Seconds that a hard stop waits for its last log lines."""
 LAST_ORDERS: Final = 3.0
 """Seconds from SIGTERM to the end, whatever hangs."""
 
@@ -80,11 +83,14 @@ def surroundings(
         proc = Proc.at(proc_root)
     except ProbeError as error:
         raise StartError(error.message) from None
+    tier = tier or detect_tier()
+    if not proc.native and tier is ExitTier.PIDFD_INFO:
+        tier = ExitTier.STAT  # pidfds are of our own PID namespace, and proc_root shows another one
     return Surroundings(
         clock=clock,
         proc=proc,
         scan=ProcessScan(proc, clock),
-        tier=tier or detect_tier(),
+        tier=tier,
         budget=HoldBudget.for_limit(raise_nofile()),
         epoch=EpochOffset(clock),
         boot_id=boot_id(),
@@ -276,6 +282,8 @@ class App:
         for gone in [name for name in self._options if name not in names]:
             await self._unwatch(gone)
         for options, post in fresh:
+            if options.name in self._options:
+                post.errors = self.sampler.posts[options.name].errors  # no counter falls because of a reload
             await self._unwatch(options.name)
             self._watch(options, post)
         self.sampler.reorder(names)
@@ -349,6 +357,7 @@ def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> 
 def _leave(why: str) -> None:
     """End at once: a thread in a hung system call would keep the interpreter from ending."""
     log.error("stopped hard", reason=why)
+    flush(LAST_LINES)
     os._exit(1)
 
 

@@ -60,16 +60,20 @@ class Crew:
             self._jobs.append(job)
             if self._idle >= len(self._jobs):
                 self._condition.notify()
-            elif self._threads < REGULAR:
-                self._start()
+            elif self._threads < REGULAR and self._start():
+                pass
             elif not self._relieving:
                 self._relieving = True
                 loop.call_later(PATIENCE, self._relieve, self._done, 1)
         return future
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        try:
+            threading.Thread(target=self._work, name=f"look-{next(_numbers)}", daemon=True).start()
+        except RuntimeError:
+            return False  # no PID left for a thread: who waits goes on waiting, and is told a timeout
         self._threads += 1
-        threading.Thread(target=self._work, name=f"look-{next(_numbers)}", daemon=True).start()
+        return True
 
     def _relieve(self, done: int, number: int) -> None:
         """Start threads if no look has ended since: all are busy, perhaps for ever. Twice as many each time."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
+import queue
 import sys
+import threading
 from typing import TYPE_CHECKING, Final, Literal
 
+from exporter.clock import SystemClock
 from exporter.words import clean
 
 # structlog.dev imports rich for its own pretty console: 6 MiB resident that a sidecar has no use for.
@@ -26,8 +31,65 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+MOST_WAITING: Final = 1_000
+"""Lines that may wait for a slow reader."""
+LAST_WAIT: Final = 0.3
+"""Seconds that the end of the process waits for its last lines."""
 LONGEST_VALUE: Final = 512
 """Characters of one value; a line stays below 2 KiB with a handful of them."""
+
+
+class _Writer:
+    """Writes lines to standard error in a thread of its own, so that a reader that is stuck or gone delays nobody."""
+
+    def __init__(self) -> None:
+        self._lines: queue.Queue[str] = queue.Queue(MOST_WAITING)
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def put(self, line: str) -> None:
+        """Have a line written, or count it as dropped when too many wait."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+                self._thread.start()
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            if self._dropped:
+                line += f'\nlevel=warning event="log lines dropped" count={self._dropped}'
+                self._dropped = 0
+            # A reader that is gone or a full disk costs the line, not the sidecar.
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(line + "\n")
+                sys.stderr.flush()
+            self._lines.task_done()
+
+    def flush(self, seconds: float) -> None:
+        """Wait for what is to be written, not for ever."""
+        deadline = SystemClock().monotonic() + seconds
+        while self._lines.unfinished_tasks and SystemClock().monotonic() < deadline:
+            threading.Event().wait(0.005)
+
+
+_writer = _Writer()
+flush = _writer.flush
+atexit.register(flush, LAST_WAIT)
+
+
+class _QueuedLogger:
+    """What structlog hands finished lines to."""
+
+    def msg(self, message: str) -> None:
+        _writer.put(message)
+
+    debug = info = warning = error = critical = msg
 
 
 def configure(level: str = "info", form: Literal["logfmt", "json"] = "logfmt") -> None:
@@ -41,7 +103,7 @@ def configure(level: str = "info", form: Literal["logfmt", "json"] = "logfmt") -
             _renderer(form),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _QueuedLogger(),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.CRITICAL, force=True)

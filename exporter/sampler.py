@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from exporter.crew import Crew
@@ -31,6 +32,8 @@ HISTORY: Final = 4
 """Snapshots kept per supervisor: as many as a verdict looks back."""
 LONGEST_BACK_OFF: Final = 60.0
 STUCK_AFTER: Final = 30.0
+LAST_WAIT: Final = 1.0
+"""Seconds for which looks under way are waited for when everything stops."""
 _SLOWED: Final = frozenset({Reason.UNREACHABLE, Reason.AUTH, Reason.CAPACITY, Reason.PROTOCOL, Reason.TIMEOUT})
 """Troubles that are made worse by asking often."""
 _NEVER_SLOWED: Final = frozenset({Probe.PROCESS, Probe.CHILDREN, Probe.HEARTBEAT})
@@ -52,13 +55,12 @@ class _Latest:
     looked_at: float = 0.0
     succeeded_at: float | None = None
     succeeded_boottime: float = 0.0
-    errors: Counter[Reason] = field(default_factory=Counter)
 
-    def reading(self, boottime: float) -> Reading:
+    def reading(self, boottime: float, errors: Counter[Reason]) -> Reading:
         held = boottime - self.succeeded_boottime <= hold_time(self.interval)
         return Reading(
             self.value if held else None, self.trouble, self.duration, self.looked_at, self.succeeded_at,
-            dict(self.errors),
+            dict(errors),
         )  # fmt: skip
 
 
@@ -70,7 +72,10 @@ class Post:
     system: str
     looks: Sequence[Look]
     latest: dict[Probe, _Latest] = field(default_factory=dict)
+    errors: dict[Probe, Counter[Reason]] = field(default_factory=lambda: {probe: Counter() for probe in Probe})
+    """Counted over reloads: a successor takes them over."""
     pidfile: PidFile | None = None
+    pidfile_boottime: float = 0.0
     history: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
     @property
@@ -82,19 +87,22 @@ class Post:
     def snapshot(self, clock: Clock) -> Snapshot:
         """Everything known now; what is too old is unknown."""
         boottime = clock.boottime()
-        readings = {probe: latest.reading(boottime) for probe, latest in self.latest.items()}
-        return Snapshot(self.supervisor, self.system, clock.wall(), boottime, readings, self.probes, self.pidfile)
+        readings = {probe: latest.reading(boottime, self.errors[probe]) for probe, latest in self.latest.items()}
+        process = self.latest.get(Probe.PROCESS)
+        held = process is not None and boottime - self.pidfile_boottime <= hold_time(process.interval)
+        pidfile = self.pidfile if held else None
+        return Snapshot(self.supervisor, self.system, clock.wall(), boottime, readings, self.probes, pidfile)
 
     def accept(self, look: Look, found: Found, duration: float, clock: Clock) -> None:
         """Take in what a look brought."""
-        if Probe.PROCESS in found.values and (found.pidfile is not None or self.pidfile is not None):
-            self.pidfile = found.pidfile
+        if found.pidfile is not None:
+            self.pidfile, self.pidfile_boottime = found.pidfile, clock.boottime()
         for probe, value in found.values.items():
             latest = self.latest.setdefault(probe, _Latest(look.interval))
             latest.duration, latest.looked_at = duration, clock.wall()
             if isinstance(value, Trouble):
                 latest.trouble = value
-                latest.errors[value.reason] += 1
+                self.errors[probe][value.reason] += 1
                 continue
             latest.value = value
             latest.trouble = _inner_trouble(value)
@@ -102,12 +110,13 @@ class Post:
             if latest.trouble is None:
                 latest.succeeded_at = clock.wall()
             else:
-                latest.errors[latest.trouble.reason] += 1
-        self.history.append(self.snapshot(clock))
+                self.errors[probe][latest.trouble.reason] += 1
+        if Probe.PROCESS in found.values:
+            self.history.append(self.snapshot(clock))  # a settling reads nothing of the main process anew
 
     def fail(self, look: Look, trouble: Trouble, duration: float, clock: Clock) -> None:
         """A look that brought nothing at all."""
-        self.accept(look, Found(dict.fromkeys(look.probes, trouble), self.pidfile), duration, clock)
+        self.accept(look, Found(dict.fromkeys(look.probes, trouble)), duration, clock)
 
 
 def _inner_trouble(value: Value) -> Trouble | None:
@@ -174,8 +183,8 @@ class Sampler:
                 loop.add_reader(turn.look.wake_fd, self._woken, turn)
             tasks.append(loop.create_task(self._tend(turn), name=f"look {post.supervisor} {turn.look.probes[0]}"))
 
-    async def stop(self, supervisor: str) -> None:
-        """Look no more, and let everything held go."""
+    async def stop(self, supervisor: str, patience: float | None = None) -> None:
+        """Look no more, and let everything go. A look under way is waited for: ``patience`` s, or its deadline."""
         loop = asyncio.get_running_loop()
         self._posts.pop(supervisor, None)
         for task in self._tasks.pop(supervisor, []):
@@ -184,13 +193,23 @@ class Sampler:
             if turn.look.wake_fd is not None:
                 loop.remove_reader(turn.look.wake_fd)
             if turn.pending is not None and not turn.pending.done():
-                await asyncio.wait({turn.pending}, timeout=0.5)
+                await asyncio.wait({turn.pending}, timeout=turn.look.deadline if patience is None else patience)
             if turn.pending is None or turn.pending.done():
-                turn.look.close()  # a hung look keeps its descriptors: closing them under it would be a race
+                await asyncio.wait({self._crew.submit(turn.look.close)}, timeout=turn.look.deadline)
+                continue
+            # It hangs: closing its descriptors under it would be a race, so it is closed when it comes back.
+            if turn.look.retire is not None:
+                turn.look.retire()
+            turn.pending.add_done_callback(partial(self._close_late, turn.look))
 
     async def stop_all(self) -> None:
         """Stop everything."""
-        await asyncio.gather(*map(self.stop, list(self._posts)))  # at once: each may wait for a hung look
+        await asyncio.gather(*(self.stop(supervisor, LAST_WAIT) for supervisor in list(self._posts)))
+
+    def _close_late(self, look: Look, done: asyncio.Future[Found]) -> None:
+        if not done.cancelled():
+            done.exception()  # seen: nobody waits for it any more
+        self._crew.submit(look.close)
 
     def reorder(self, names: Sequence[str]) -> None:
         """Keep the configured order after a reload."""

@@ -157,7 +157,9 @@ def _child_crashed(snapshot: Snapshot) -> tuple[Answer, str] | None:
     children, process = snapshot.children, snapshot.process
     if children is None:
         return None
-    crashes = [exit_ for exit_ in children.recent_exits if _is_crash(exit_, snapshot.taken_at)]
+    if process is not None and process.up is False:
+        return Answer.NO, ""  # one fault: the supervisor is down
+    crashes = [exit_ for exit_ in children.recent_exits if exit_.supervisor and _is_crash(exit_, snapshot.taken_at)]
     if process is not None and process.ref is not None and process.up:
         main = (process.ref.pid, process.ref.start_ticks)
         crashes = [c for c in crashes if c.supervisor and (c.supervisor.pid, c.supervisor.start_ticks) == main]

@@ -126,15 +126,21 @@ class Proc:
             ProbeError: no_procfs, when there is none.
         """
         try:
-            device = os.stat(root).st_dev
             os.stat(f"{root}/self/stat")
-            native = device == os.stat("/proc").st_dev
+            native = cls(root, native=False).is_ours()
         except OSError as error:
             if root == "/proc" or not os.path.exists(f"{root}/stat"):
                 msg = f"{root}: not a mounted procfs ({os.strerror(error.errno or 0)}); mount it or set proc_root"
                 raise ProbeError(Reason.NO_PROCFS, msg) from None
             native = False
         return cls(root, native)
+
+    def is_ours(self) -> bool:
+        """Whether it is of our PID namespace, wherever it is mounted: it knows us by our number and no other."""
+        try:
+            return self.status("self").get("NSpid", "").split() == [str(os.getpid())]
+        except ProbeError:
+            return False
 
     def read(self, path: str, limit: int = 65536) -> bytes:
         """The bytes of a file below this procfs, read until its end or ``limit``."""
@@ -199,7 +205,7 @@ class Proc:
                 continue
         return None
 
-    def status(self, pid: int) -> dict[str, str]:
+    def status(self, pid: int | str) -> dict[str, str]:
         """The lines of /proc/PID/status as a table."""
         lines = self.read(f"{pid}/status").decode("utf-8", "replace").splitlines()
         return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 YOUNG: Final = 10.0
 """Seconds in which a command line is read again: exec and titles come after fork (process-exporter #29)."""
+KEPT: Final = 30.0
+"""Seconds for which the command line of an older one is taken as it was: an entrypoint may wait for minutes before it
+becomes the supervisor, by exec (comm changes with it) or by a title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class ProcessScan:
     clock: Clock
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _latest: Pass | None = None
-    _cmdlines: dict[tuple[int, int], tuple[bytes, bool]] = field(default_factory=dict)
+    _cmdlines: dict[tuple[int, int], tuple[bytes, bytes, float]] = field(default_factory=dict)
 
     def latest(self, max_age: float) -> Pass:
         """A pass that is at most ``max_age`` seconds old."""
@@ -79,7 +82,7 @@ class ProcessScan:
             )
             blind = Trouble(Reason.HIDDEN, words)
         alive = {(pid, row.start_ticks) for pid, row in rows.items()}
-        self._cmdlines = {key: value for key, value in self._cmdlines.items() if key in alive}
+        self._cmdlines = {key: value for key, value in list(self._cmdlines.items()) if key in alive}
         return Pass(rows, blind, now)
 
     def matching(self, matcher: Matcher, max_age: float, without: frozenset[int]) -> tuple[Pass, list[Stat]]:
@@ -100,9 +103,10 @@ class ProcessScan:
     def _cmdline(self, row: Stat) -> bytes:
         key = (row.pid, row.start_ticks)
         known = self._cmdlines.get(key)
-        if known is not None and known[1]:
-            return known[0]
+        now = self.clock.monotonic()
+        if known is not None and known[0] == row.comm and now < known[2]:
+            return known[1]
         text = self.proc.cmdline(row.pid)
         age = self.clock.boottime() - row.start_ticks / TICKS_PER_SECOND
-        self._cmdlines[key] = (text, age > YOUNG)
+        self._cmdlines[key] = (row.comm, text, now + KEPT if age > YOUNG else now)
         return text

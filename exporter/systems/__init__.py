@@ -35,6 +35,8 @@ class Look:
     drain: Callable[[], bool] | None = None
     """Runs in the event loop when ``wake_fd`` is readable: takes the events in at once. False: there were none."""
     wake_fd: int | None = None
+    retire: Callable[[], None] | None = None
+    """Called instead of ``close`` where a look still hangs; ``close`` follows once it is back."""
 
 
 class System(Protocol):

@@ -61,6 +61,7 @@ def process_look(
             deadline=deadline,
             run=watch.look,
             close=watch.close,
+            retire=watch.retire,
             settle=watch.settle,
             drain=watch.drain,
             wake_fd=watch.wake_fd,

@@ -60,17 +60,18 @@ def settle_roles(
     main: Entry | None,
     around: Surroundings,
     only: Entry | None = None,
-) -> None:
+) -> bool:
     """Give each child its role, and count its start once the role is sure.
 
     A child has its parent's title until it sets its own, so an unmatched one is asked again: while it is young, and
-    ever more seldom after that. A zombie keeps the role that it had.
+    ever more seldom after that. A zombie keeps the role that it had. True when anything changed that outlives us.
     """
-    now = around.clock.boottime()
+    now, changed = around.clock.boottime(), False
     for entry in [only] if only is not None else list(table.entries.values()):
         if entry is main:
             continue
         entry.looks += 1
+        before = entry.role, entry.started
         if entry.zombie or entry.ended:
             entry.role = entry.role or _role_of_dead(entry, plan, around)
         elif _worth_asking(entry, now):
@@ -78,6 +79,8 @@ def settle_roles(
         if not entry.started and (entry.looks > 1 or entry.role not in {OTHER_ROLE, ""} or entry.zombie):
             entry.started = True
             totals.of(entry.role).starts += 1
+        changed = changed or (entry.role, entry.started) != before
+    return changed
 
 
 def _worth_asking(entry: Entry, now: float) -> bool:

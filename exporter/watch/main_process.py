@@ -18,6 +18,9 @@ from exporter.watch.chains import innermost_below, main_processes
 from exporter.words import clean, span
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.model import ProcessRef
     from exporter.probes.matching import Matcher
     from exporter.watch.plan import PidFilePlan, Surroundings, WatchPlan
     from exporter.watch.table import Entry
@@ -61,13 +64,20 @@ class MainFinder:
     """File and process of the newest accepted claim: it stays accepted though clocks be stepped (row T1)."""
     _malformed_looks: int = 0
     _scan_age: float = field(init=False)
+    _is_worker: Callable[[ProcessRef], bool] = field(init=False)
 
     def __post_init__(self) -> None:
         self._scan_age = self.plan.interval / 2
 
-    def find(self, last: Entry | None) -> Finding:
-        """The main process now. ``last`` is the one of the look before, if it still lives."""
+    def find(self, last: Entry | None, is_worker: Callable[[ProcessRef], bool]) -> Finding:
+        """The main process now. ``last`` is the one of the look before, if it still lives.
+
+        ``is_worker`` tells a known child of it: one that outlives it may match as well, and is not the supervisor.
+        """
+        self._is_worker = is_worker
         plan = self.plan
+        # Without a living main process a pass of before its end would show it alive.
+        self._scan_age = plan.interval / 2 if last is not None else 0.0
         try:
             if plan.pidfile is not None:
                 return self._by_pidfile(plan.pidfile, last)
@@ -279,7 +289,11 @@ class MainFinder:
             if current.blind is not None:
                 return unknown(current.blind.reason, current.blind.message)
             return Finding(up=False, words=f"no process passes {what}", matching=0)
-        return self._picked(main_processes(current, rows, self.plan.pick), what)
+        others = [row for row in rows if not self._is_worker(row.ref)]
+        if not others:
+            words = f"the main process ended; only former children pass {what}, such as pid {rows[0].pid}; narrow it"
+            return unknown(Reason.AMBIGUOUS, words)
+        return self._picked(main_processes(current, others, self.plan.pick), what)
 
     def _picked(self, mains: list[Stat], what: str) -> Finding:
         if len(mains) > 1:
@@ -300,7 +314,7 @@ class MainFinder:
                 return unknown(current.blind.reason, current.blind.message)
             return Finding(up=False, words=f"unit {unit} has only ended processes", matching=0)
         if self.plan.identity is not None:
-            rows = [row for row in rows if self.plan.identity.judge(self.around.proc, row) is not False]
+            rows = [row for row in rows if self._passes(self.plan.identity, row) is not False]
             if not rows:
                 return Finding(up=False, words=f"no process of unit {unit} passes the identity", matching=0)
         return self._picked(main_processes(current, rows, self.plan.pick), f"unit {unit}")
@@ -317,6 +331,15 @@ class MainFinder:
         who = f"pid {pid}, which is {clean(stat.comm)}"
         if stat.reapable:
             return Finding(up=False, words=f"{who}, is a zombie", stat=stat)
-        if self.plan.identity is not None and self.plan.identity.judge(proc, stat) is False:
+        if self.plan.identity is not None and self._passes(self.plan.identity, stat) is False:
             return Finding(up=False, words=f"{who}, fails the configured identity")
         return Finding(up=True, words=who, stat=stat)
+
+    def _passes(self, identity: Matcher, row: Stat) -> bool | None:
+        """Whether a process passes; one that ends at this moment does not."""
+        try:
+            return identity.judge(self.around.proc, row)
+        except ProbeError as error:
+            if error.reason is not Reason.GONE:
+                raise
+            return False

@@ -7,6 +7,7 @@ survive the sidecar, not the machine (after a reboot every process in it is gone
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import urllib.parse
@@ -187,6 +188,7 @@ class Keeper:
 
     around: Surroundings
     supervisor: str
+    retired: bool = False
 
     @property
     def keeps_on_disk(self) -> bool:
@@ -205,6 +207,8 @@ class Keeper:
 
     def save(self, state: State) -> bool:
         """Keep it; False when it could not be written (which is told, and tried again)."""
+        if self.retired:
+            return True
         if self.around.state_dir is None:
             self.around.memory[self.supervisor] = state
             return True
@@ -214,3 +218,9 @@ class Keeper:
             self.around.complain(self.supervisor, str(error))
             return False
         return True
+
+    def retire(self, main: ProcessRef | None, totals: Totals) -> None:
+        """Keep nothing more. Without a file the successor gets the totals only, as after a reboot."""
+        self.retired = True
+        if self.around.state_dir is None:
+            self.around.memory[self.supervisor] = State("", None, main, 0, copy.deepcopy(totals), ())

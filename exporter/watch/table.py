@@ -217,9 +217,9 @@ class ProcessTable:
 
     def drain(self) -> bool:
         """Take in ends, in the event loop: once reaped, a cause may be lost. True when there were any."""
-        events = self.events.poll()
         now = self.around.clock.wall()
         with self._lock:
+            events = self.events.poll()  # under the lock too: a number must not change hands before it is looked up
             for pidfd, mask in events:
                 entry = self._by_pidfd.get(pidfd)
                 if entry is None:

@@ -90,6 +90,11 @@ class Watch:
             self._keeper.save(self._state())
         self.table.close()
 
+    def retire(self) -> None:
+        """Keep nothing more: a successor does from now on, while our look still hangs."""
+        if self._loaded:
+            self._keeper.retire(self._identity, self.totals)
+
     # --- looks
 
     def look(self) -> Found:
@@ -97,13 +102,13 @@ class Watch:
         if not self._loaded:
             self._load()
         self._recall()
-        finding = self._finder.find(self._live_main())
+        finding = self._finder.find(self._live_main(), self._is_worker)
         values: dict[Probe, Value | Trouble] = {}
         try:
             self._follow(finding)
             if finding.up and self._main is None:
                 # It ended after it was found (row X1): a look that says "up" must know whom it means.
-                finding = self._finder.find(None)
+                finding = self._finder.find(None, self._is_worker)
                 self._follow(finding)
             values[Probe.CHILDREN] = self._look_at_children(finding)
         except ProbeError as error:
@@ -129,6 +134,12 @@ class Watch:
         if main is None or main in touched:
             return None  # whether the supervisor is down is for a look to say
         return Found({Probe.CHILDREN: self._census()})
+
+    def _is_worker(self, ref: ProcessRef) -> bool:
+        """Whether this process has been known as a child for more than one look."""
+        entry = self.table.entries.get(ref.pid)
+        known = entry is not None and entry is not self._main and entry.start_ticks == ref.start_ticks
+        return known and entry is not None and entry.looks > 1
 
     def _live_main(self) -> Entry | None:
         main = self._main
@@ -192,18 +203,19 @@ class Watch:
         main = self._main
         listing = self._listing(main) if main is not None and not main.zombie else []
         listed_at = self.around.clock.boottime()
+        self.table.take_touched()  # before they are read: who ends later in this look is left for settle
         for entry in list(self.table.entries.values()):
             if entry is not main:
                 self._refresh(entry)
-        self.table.take_touched()
         newcomers = [pid for pid in listing if pid not in self.table.entries]
         for pid in newcomers:
             self._welcome(pid, main)
         for pid in listing:
             listed = self.table.entries.get(pid)
             if listed is not None and listed.orphan:
-                listed.orphan = False  # a new main process that is their PID 1 or subreaper has them now
-        settle_roles(self.table, self.plan, self.totals, main, self.around)
+                listed.orphan, self._dirty = False, True  # a new main process, their PID 1 or subreaper, has them now
+        if settle_roles(self.table, self.plan, self.totals, main, self.around):
+            self._dirty = True
         if main is not None:
             self._previous_listing = listed_at
         if main is not None or finding.up is False:
@@ -349,14 +361,21 @@ class Watch:
     def _recall(self) -> None:
         """Take in the processes of the watch before us, or count their ends; goes on where a look could not."""
         if self._main_cpu_recalled is not None and self._identity is not None:
-            self._main = self.table.add(self._identity.pid, SUPERVISOR_ROLE, self._identity.start_ticks)
+            self._main = self._recalled(self._identity, SUPERVISOR_ROLE)
             if self._main is not None:
                 self._main.cpu_counted, self._main.started = self._main_cpu_recalled, True
                 self._main_is_init = is_init(self._main, self.around)
             self._main_cpu_recalled = None
+        hidden: list[saved.KnownProcess] = []
         while self._to_recall:
             process = self._to_recall[0]
-            entry = self.table.add(process.pid, process.role, process.start_ticks)
+            try:
+                entry = self.table.add(process.pid, process.role, process.start_ticks)
+            except ProbeError as error:
+                if error.reason is not Reason.HIDDEN:
+                    raise
+                hidden.append(self._to_recall.popleft())  # perhaps another user's by now: asked again at each look
+                continue
             if entry is not None:
                 entry.cpu_counted, entry.orphan = process.cpu_counted, process.orphan
                 entry.started, entry.ended = process.started, process.ended
@@ -367,5 +386,15 @@ class Watch:
                     self._note_end(process, Outcome.UNKNOWN, None)  # it ended while nobody looked: an end all the same
                 self._dirty = True
             self._to_recall.popleft()
+        self._to_recall.extend(hidden)
         if self._main is None:
             self._orphan_everyone()
+
+    def _recalled(self, ref: ProcessRef, role: str) -> Entry | None:
+        """The process of the watch before us; None when it ended, or its number is hidden from us now."""
+        try:
+            return self.table.add(ref.pid, role, ref.start_ticks)
+        except ProbeError as error:
+            if error.reason is not Reason.HIDDEN:
+                raise
+            return None

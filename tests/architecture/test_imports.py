@@ -35,7 +35,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "exporter.metrics": ("exporter.model", "exporter.words", "exporter.verdicts"),
     "exporter.web": (*LEAVES, "exporter.logs", "exporter.metrics", "exporter.verdicts"),
     "exporter.journal": ("exporter.model", "exporter.words", "exporter.logs"),
-    "exporter.logs": ("exporter.words",),
+    "exporter.logs": ("exporter.words", "exporter.clock"),
     "exporter.status": ("exporter.model", "exporter.words", "exporter.verdicts"),
     "exporter.app": (EVERYTHING,),
     "exporter.demo": (EVERYTHING,),

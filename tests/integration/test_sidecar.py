@@ -291,3 +291,20 @@ def test_a_state_directory_that_others_can_write_to_is_refused(pidfile: Path, tm
     )  # fmt: skip
     assert done.returncode == 3
     assert "others can write to it" in done.stderr
+
+
+def test_no_counter_falls_because_of_a_reload(tmp_path: Path) -> None:
+    """Errors of a supervisor whose interval was changed go on where they were."""
+    text = config(generic("importer", tmp_path / "gone" / "x.pid"))
+    with Sidecar(text, tmp_path) as sidecar:
+        labels = {"supervisor": "importer", "probe": "process", "reason": "missing"}
+        time.sleep(2.2)
+        before = sidecar.value("jobwarden_probe_errors_total", **labels)
+        assert before is not None
+        assert before >= 2
+        sidecar.config.write_text(config(generic("importer", tmp_path / "gone" / "x.pid", interval="30s")))
+        assert sidecar.get("/-/reload", "POST")[0] == 200
+        wait_until(lambda: sidecar.value("jobwarden_probe_errors_total", **labels))
+        after = sidecar.value("jobwarden_probe_errors_total", **labels)
+        assert after is not None
+        assert after >= before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from functools import partial
 
@@ -84,3 +85,21 @@ async def test_fifty_hung_looks_are_got_past_in_a_moment() -> None:
     await asyncio.gather(*hung)
     os.close(reading)
     os.close(writing)
+
+
+async def test_without_a_pid_for_a_thread_work_waits_until_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The PID table is full: that is what we are here to tell, so it must not end us."""
+    crew = Crew()
+    refused: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def none_left(thread: threading.Thread) -> None:
+        if len(refused) < 3:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    assert await asyncio.wait_for(crew.submit(lambda: "served"), 2) == "served"
+    assert len(refused) == 3
+    assert crew.threads == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -56,3 +57,47 @@ def test_the_level_decides_what_is_told() -> None:
 def test_structlog_does_not_pull_rich_into_a_sidecar() -> None:
     """6 MiB; the program above asserts it."""
     assert lines("error")
+
+
+FLOOD = """
+import sys, time
+from exporter import logs
+logs.configure()
+log = logs.get_logger("test")
+began = time.monotonic()
+for number in range(5000):
+    log.warning("child ended", supervisor="importer", words="x" * 400)
+print(time.monotonic() - began < 5, flush=True)
+"""
+
+
+def flooded(stderr: int) -> bytes:
+    program = [sys.executable, "-c", FLOOD]
+    return subprocess.run(program, stdout=subprocess.PIPE, stderr=stderr, timeout=20, check=True).stdout
+
+
+def test_S5_a_log_reader_that_is_stuck_or_gone_delays_nobody() -> None:
+    """A full pipe, a closed one, and a full disk: lines are dropped, the program goes on and ends."""
+    reading, writing = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        for stderr in (writing, full):
+            done = subprocess.run(
+                [sys.executable, "-c", FLOOD], stdout=subprocess.PIPE, stderr=stderr, timeout=20, check=True
+            )
+            assert done.stdout == b"True\n"
+    finally:
+        os.close(reading)
+        os.close(full)
+    assert flooded(writing) == b"True\n", "nobody reads it any more: EPIPE"
+    os.close(writing)
+
+
+def test_lines_that_were_dropped_are_counted_in_the_log() -> None:
+    """Once the reader is back it learns how many it missed."""
+    running = subprocess.Popen([sys.executable, "-c", FLOOD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "True\n"
+    _, log = running.communicate(timeout=20)
+    assert 'event="child ended"' in log
+    assert 'event="log lines dropped" count=' in log

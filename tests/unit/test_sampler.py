@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -122,6 +121,18 @@ def test_the_pid_files_verdict_is_always_the_newest() -> None:
     snapshot = mine.snapshot(clock)
     assert snapshot.pidfile == torn
     assert snapshot.process == UP
+
+
+def test_the_pid_files_verdict_vanishes_with_the_hold_time_too() -> None:
+    """A file that cannot be judged for an hour is not "dead" any more."""
+    clock = FakeClock()
+    one = look(lambda: OK, interval=5.0)
+    mine = post("a", one)
+    mine.accept(one, Found({Probe.PROCESS: UP}, PidFile(PidFileState.DEAD, "names nobody")), 0.01, clock)
+    for _ in range(4):
+        clock.advance(5)
+        mine.fail(one, Trouble(Reason.TIMEOUT, "hangs"), 2.0, clock)
+    assert mine.snapshot(clock).pidfile is None
 
 
 async def test_B8_a_look_that_hangs_is_a_timeout_at_its_deadline_and_is_never_begun_twice(sampler: Sampler) -> None:
@@ -265,12 +276,15 @@ async def test_stopping_closes_looks_but_not_under_a_hung_one(sampler: Sampler) 
     """Descriptors are not closed while a thread still reads them."""
     closed: list[str] = []
     hang = Hang()
-    sampler.start(post("hung", Look((Probe.PROCESS,), 0.05, 0.05, hang, lambda: closed.append("hung"))))
+    hung = Look(
+        (Probe.PROCESS,), 0.05, 0.05, hang, lambda: closed.append("hung"), retire=lambda: closed.append("retired")
+    )
+    sampler.start(post("hung", hung))
     sampler.start(post("fine", Look((Probe.PROCESS,), 0.05, 0.05, lambda: OK, lambda: closed.append("fine"))))
     await until(sampler.looked_at_all)
     await sampler.stop_all()
-    assert closed == ["fine"]
+    assert sorted(closed) == ["fine", "retired"]
     assert sampler.snapshots() == []
     hang.release()
-    await until(lambda: all(not t.name.startswith("look") or t.is_alive() for t in threading.enumerate()))
+    await until(lambda: closed[-1] == "hung")
     hang.close()

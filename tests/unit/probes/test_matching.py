@@ -32,7 +32,7 @@ class Told(Proc):
         """The executable."""
         return self.path
 
-    def status(self, pid: int) -> dict[str, str]:
+    def status(self, pid: int | str) -> dict[str, str]:
         """Only the user."""
         return {"Uid": self.uid} if self.uid else {}
 

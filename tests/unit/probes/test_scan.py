@@ -14,7 +14,7 @@ from exporter.model import ProcessState, Reason
 from exporter.probes.errors import ProbeError
 from exporter.probes.matching import Matcher
 from exporter.probes.processes import KERNEL_THREAD, TICKS_PER_SECOND, Proc, Stat
-from exporter.probes.scan import YOUNG, Pass, ProcessScan
+from exporter.probes.scan import KEPT, YOUNG, Pass, ProcessScan
 from tests.oddities import leaderless
 from tests.trees import Supervisor, is_zombie, wait_until
 
@@ -178,3 +178,23 @@ def test_a_circle_of_parents_has_an_end() -> None:
     rows = {7: row(7, 8), 8: row(8, 9), 9: row(9, 7)}
     assert Pass(rows, None, 0.0).ancestors(7) == [8, 9, 7]
     assert Pass({7: row(7, 0)}, None, 0.0).ancestors(7) == []
+
+
+def test_a_process_that_execs_or_titles_itself_late_is_found() -> None:
+    """An entrypoint may wait for minutes: exec changes comm and is seen at once, a title within half a minute."""
+    clock = FakeClock()
+    old = row(7)
+    proc = told(old)
+    proc.lines[7] = b"entrypoint"
+    scan = ProcessScan(proc, clock)
+    supervisor = Matcher(cmdline="supervisor")
+    assert scan.matching(supervisor, 0.0, NOBODY)[1] == []
+    proc.lines[7] = b"supervisor: ready"
+    clock.advance(YOUNG)
+    assert scan.matching(supervisor, 0.0, NOBODY)[1] == [], "taken as it was"
+    clock.advance(KEPT)
+    assert scan.matching(supervisor, 0.0, NOBODY)[1] == [old]
+    proc.lines[7] = b"another program"
+    proc.rows[7] = old._replace(comm=b"another")
+    clock.advance(1)
+    assert scan.matching(supervisor, 0.0, NOBODY)[1] == []

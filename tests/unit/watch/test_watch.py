@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
-from exporter.model import ExitTier, Outcome, ProcessState, Reason
+from exporter.model import ExitTier, MainProcess, Outcome, Probe, ProcessState, Reason, Trouble
 from exporter.probes.errors import ProbeError
 from exporter.probes.exits import detect_tier
 from exporter.probes.matching import Matcher
@@ -225,6 +227,70 @@ def test_totals_and_children_survive_kill_9_of_the_sidecar(
     assert process(again.look()).restarts == 0
     watch.table.close()
     again.close()
+
+
+def test_what_is_shown_at_the_second_look_is_in_the_state_file_too(
+    supervisor: Supervisor, pidfile: Path, tmp_path: Path
+) -> None:
+    """A start without a role is counted at the second look: kill -9 after it, and the counter does not fall."""
+    watch = Watch(plan(pidfile=pidfile), surroundings(state_dir=tmp_path))
+    watch.look()
+    supervisor.fork("something else")
+    assert group(watch.look(), "other").starts == 0
+    assert group(watch.look(), "other").starts == 1
+    again = Watch(plan(pidfile=pidfile), surroundings(state_dir=tmp_path))  # no close: kill -9
+    assert group(again.look(), "other").starts == 1
+    assert group(again.look(), "other").starts == 1
+    watch.table.close()
+    again.close()
+
+
+def test_a_watch_that_is_replaced_while_it_hangs_hands_its_totals_on(supervisor: Supervisor, pidfile: Path) -> None:
+    """And writes nothing over its successor's state when it comes back."""
+    around = surroundings()
+    worker = supervisor.fork()
+    watch = Watch(plan(pidfile=pidfile), around)
+    watch.look()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: is_gone(worker))
+    assert sum(group(watch.look()).exits.values()) == 1
+    watch.retire()
+    again = Watch(plan(pidfile=pidfile), around)
+    assert sum(group(again.look()).exits.values()) == 1
+    assert process(again.look()).restarts == 0
+    watch.close()
+    assert around.memory == {}
+    again.close()
+
+
+def test_a_worker_that_outlives_its_supervisor_and_matches_as_well_is_not_the_supervisor() -> None:
+    """A prefork program: the master's death must not hide behind a worker of the same command line."""
+    with Supervisor() as supervisor:
+        program = f"read code # {supervisor.pid}"
+        master = subprocess.Popen(["sh", "-c", f"sh -c '{program}'; true # {program}"], stdin=subprocess.PIPE)
+        try:
+            match = Matcher(cmdline=f"# {supervisor.pid}", comm="^sh$")
+            watch = Watch(plan(match=match, pick="topmost", roles=()), surroundings())
+            wait_until(lambda: process(watch.look()).up and group(watch.look(), "other").live)
+            for _ in range(2):
+                assert process(watch.look()).up is True
+            (worker,) = psutil.Process(master.pid).children()
+            master.kill()
+            master.wait()
+            found = watch.look()
+            assert found.values[Probe.PROCESS] == Trouble(
+                Reason.AMBIGUOUS,
+                f"the main process ended; only former children pass the match, such as pid {worker.pid}; narrow it",
+            )
+            worker.kill()
+            wait_until(lambda: isinstance(watch.look().values[Probe.PROCESS], MainProcess))
+            assert process(watch.look()).up is False
+            watch.close()
+        finally:
+            master.kill()
+            master.wait()
+            assert master.stdin is not None
+            master.stdin.close()
 
 
 def test_a_state_that_cannot_be_taken_in_at_once_is_taken_in_later(
