@@ -12,6 +12,7 @@ from benchmarks.crowd import Crowd, Shape
 from benchmarks.figures import Figure, percentile
 from benchmarks.look import watch_of
 from benchmarks.scraping import Scraper
+from exporter.clock import SystemClock
 from exporter.model import Probe
 from exporter.sampler import Post, Sampler
 from exporter.systems import Look
@@ -28,8 +29,8 @@ PATIENCE: Final = 5.0
 
 
 def exits_of(post: Post) -> int:
-    """Ends that the newest snapshot counts."""
-    children = post.history[-1].children if post.history else None
+    """Ends that a snapshot of now counts."""
+    children = post.snapshot(SystemClock()).children
     return 0 if children is None else sum(sum(group.exits.values()) for group in children.groups)
 
 

@@ -32,6 +32,8 @@ HISTORY: Final = 4
 """Snapshots kept per supervisor: as many as a verdict looks back."""
 LONGEST_BACK_OFF: Final = 60.0
 STUCK_AFTER: Final = 30.0
+MOST_SETTLINGS: Final = 8
+"""Settlings in a row while ends go on coming; then a look has its turn."""
 LAST_WAIT: Final = 1.0
 """Seconds for which looks under way are waited for when everything stops."""
 _SLOWED: Final = frozenset({Reason.UNREACHABLE, Reason.AUTH, Reason.CAPACITY, Reason.PROTOCOL, Reason.TIMEOUT})
@@ -119,6 +121,10 @@ class Post:
         self.accept(look, Found(dict.fromkeys(look.probes, trouble)), duration, clock)
 
 
+def _settled(settle: Callable[[], Found | None]) -> Found:
+    return settle() or Found({})
+
+
 def _inner_trouble(value: Value) -> Trouble | None:
     """A look at several heartbeats brings the good ones and says what is wrong with another."""
     if isinstance(value, Heartbeats):
@@ -139,6 +145,9 @@ class _Turn:
     began: float = float("-inf")
     submitted: float = 0.0
     """Monotonic time at which the newest look was handed to a thread."""
+    unsettled: bool = False
+    """Ends were taken in that no settling has counted yet."""
+    stopped: bool = False
     progress: float = 0.0
     """Monotonic time at which a look last ended or was given up."""
     first: asyncio.Event = field(default_factory=asyncio.Event)
@@ -190,6 +199,7 @@ class Sampler:
         for task in self._tasks.pop(supervisor, []):
             task.cancel()
         for turn in self._turns.pop(supervisor, []):
+            turn.stopped = True
             if turn.look.wake_fd is not None:
                 loop.remove_reader(turn.look.wake_fd)
             if turn.pending is not None and not turn.pending.done():
@@ -248,7 +258,7 @@ class Sampler:
             await self._take(turn)
             turn.first.set()
             turn.progress = self._clock.monotonic()
-            if turn.wake.is_set():
+            if turn.unsettled:
                 await self._settle(turn)  # who ended while the look went on may have been read before
             delay = max(0.0, turn.began + turn.look.interval - self._clock.monotonic()) + self._back_off(turn)
             try:
@@ -310,7 +320,8 @@ class Sampler:
         """Called by the event loop when a held process ended."""
         if turn.look.drain is not None and not turn.look.drain():
             return
-        if not turn.lock.locked():
+        turn.unsettled = True
+        if not turn.lock.locked():  # else whoever holds it settles when it is done
             task = asyncio.get_running_loop().create_task(self._settle(turn))
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
@@ -318,14 +329,15 @@ class Sampler:
 
     async def _settle(self, turn: _Turn) -> None:
         """Show ends at once; the look that follows sees the replacement."""
-        if turn.look.settle is None:
-            return
         async with turn.lock:
-            if turn.pending is not None and not turn.pending.done():
-                return
-            began = self._clock.monotonic()
-            settling = turn.pending = self._crew.submit(lambda: turn.look.settle() or Found({}))  # type: ignore[misc]
-            await asyncio.wait({settling}, timeout=turn.look.deadline)
-            if settling.done():
-                self._take_in(turn, settling, self._clock.monotonic() - began)
-        self._changed(turn.post)
+            for _ in range(MOST_SETTLINGS):
+                hangs = turn.pending is not None and not turn.pending.done()
+                if turn.look.settle is None or turn.stopped or hangs or not turn.unsettled:
+                    return
+                turn.unsettled = False
+                began = self._clock.monotonic()
+                turn.pending = self._crew.submit(partial(_settled, turn.look.settle))
+                await asyncio.wait({turn.pending}, timeout=turn.look.deadline)
+                if turn.pending.done():
+                    self._take_in(turn, turn.pending, self._clock.monotonic() - began)
+                self._changed(turn.post)

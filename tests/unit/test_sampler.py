@@ -262,6 +262,46 @@ async def test_exits_ask_for_looks_at_most_four_times_a_second(sampler: Sampler)
     os.close(writing)
 
 
+async def test_an_end_during_a_settling_or_a_look_is_settled_as_soon_as_that_is_done(sampler: Sampler) -> None:
+    """Not a quarter of a second later; and nothing is settled once the look is closed."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    counted: list[float] = []
+    told: list[str] = []
+
+    def drain() -> bool:
+        return bool(os.read(reading, 4096))
+
+    def settle() -> Found | None:
+        time.sleep(0.03)
+        counted.append(time.monotonic())
+        told.append("settled")
+        return None
+
+    def run() -> Found:
+        time.sleep(0.03)
+        return OK
+
+    one = Look((Probe.PROCESS,), 60.0, 1.0, run, lambda: told.append("closed"), settle, drain, reading)
+    sampler.start(post("a", one))
+    await asyncio.sleep(0.01)
+    os.write(writing, b"x")  # during the first look
+    await until(lambda: len(counted) == 1, within=0.2)
+    os.write(writing, b"x")
+    await asyncio.sleep(0.01)
+    os.write(writing, b"x")  # during the settling of the one before
+    ended = time.monotonic()
+    await until(lambda: len(counted) == 3, within=1.0)
+    assert counted[-1] - ended < 0.15
+    os.write(writing, b"x")
+    await asyncio.sleep(0.005)
+    await sampler.stop_all()
+    await asyncio.sleep(0.1)
+    assert told[-1] == "closed"
+    os.close(reading)
+    os.close(writing)
+
+
 async def test_a_look_on_request_brings_the_newest(sampler: Sampler) -> None:
     """What a repair decides on is looked at when it decides."""
     words = iter(map(str, range(100)))
