@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import os
 import queue
 import sys
 import threading
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+STDERR: Final = 2
 MOST_WAITING: Final = 1_000
 """Lines that may wait for a slow reader."""
 LAST_WAIT: Final = 0.3
@@ -66,9 +68,8 @@ class _Writer:
                 line += f'\nlevel=warning event="log lines dropped" count={self._dropped}'
                 self._dropped = 0
             # A reader that is gone or a full disk costs the line, not the sidecar.
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(line + "\n")
-                sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                _write_all(f"{line}\n".encode("utf-8", "backslashreplace"))
             self._lines.task_done()
 
     def flush(self, seconds: float) -> None:
@@ -76,6 +77,12 @@ class _Writer:
         deadline = SystemClock().monotonic() + seconds
         while self._lines.unfinished_tasks and SystemClock().monotonic() < deadline:
             threading.Event().wait(0.005)
+
+
+def _write_all(data: bytes) -> None:
+    # Not through sys.stderr: the interpreter flushes that when it ends, and would wait for a stuck reader for ever.
+    while data:
+        data = data[os.write(STDERR, data) :]
 
 
 _writer = _Writer()
