@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, NoReturn
 import click
 
 from exporter import __version__
+from exporter.web.listen import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
     from exporter.config import Config
@@ -49,7 +50,7 @@ def main() -> None:
 
 @main.command()
 @CONFIG_FILE
-@click.option("--web.listen-address", "listen", multiple=True, default=(":10910",), show_default=True,
+@click.option("--web.listen-address", "listen", multiple=True, default=(DEFAULT_ADDRESS,), show_default=True,
               metavar="ADDRESS:PORT", help="Where to serve; can be given several times.")  # fmt: skip
 @click.option("--web.telemetry-path", "telemetry_path", default="/metrics", show_default=True, metavar="PATH",
               help="Where the metrics are.")  # fmt: skip

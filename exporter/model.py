@@ -246,7 +246,7 @@ class Children:
     orphans: int | None = None
     """Processes of the supervisor's that outlived it."""
     processes: tuple[ChildProcess, ...] = ()
-    """Each child, for the JSON API and status; at most 1,000."""
+    """Children one by one, for the JSON API and status: the first 200, odd ones before others."""
 
 
 @dataclass(frozen=True, slots=True)

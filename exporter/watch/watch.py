@@ -61,7 +61,6 @@ class Watch:
     _previous_listing: float | None = None
     """Boottime of the listing before: what is older and was not in it came by adoption."""
     _recent: deque[ChildExit] = field(default_factory=lambda: deque(maxlen=RECENT_EXITS))
-    _process: MainProcess | None = None
     _pids_use: tuple[ProcessRef | None, float, tuple[PidsUse, ...]] | None = None
     _loaded: bool = False
     _to_recall: deque[saved.KnownProcess] = field(default_factory=deque)
@@ -114,11 +113,10 @@ class Watch:
         except ProbeError as error:
             values[Probe.CHILDREN] = error.trouble
         self._save()
-        self._process = self._main_process(finding)
-        values[Probe.PROCESS] = finding.trouble or self._process
-        if finding.trouble is not None and finding.matching is not None and finding.matching > 1:
-            # Several unrelated processes: the look succeeded, it is the answer that is ambiguous.
-            values[Probe.PROCESS] = self._process
+        # Several unrelated processes: the look succeeded, it is the answer that is ambiguous.
+        several = finding.matching is not None and finding.matching > 1
+        seen = None if several else finding.trouble
+        values[Probe.PROCESS] = seen or self._main_process(finding)
         return Found(values, finding.pidfile)
 
     def settle(self) -> Found | None:
@@ -138,8 +136,7 @@ class Watch:
     def _is_worker(self, ref: ProcessRef) -> bool:
         """Whether this process has been known as a child for more than one look."""
         entry = self.table.entries.get(ref.pid)
-        known = entry is not None and entry is not self._main and entry.start_ticks == ref.start_ticks
-        return known and entry is not None and entry.looks > 1
+        return entry is not None and entry is not self._main and entry.ref == ref and entry.looks > 1
 
     def _live_main(self) -> Entry | None:
         main = self._main
@@ -361,7 +358,7 @@ class Watch:
     def _recall(self) -> None:
         """Take in the processes of the watch before us, or count their ends; goes on where a look could not."""
         if self._main_cpu_recalled is not None and self._identity is not None:
-            self._main = self._recalled(self._identity, SUPERVISOR_ROLE)
+            self._main = self._recalled_main(self._identity)
             if self._main is not None:
                 self._main.cpu_counted, self._main.started = self._main_cpu_recalled, True
                 self._main_is_init = is_init(self._main, self.around)
@@ -390,10 +387,10 @@ class Watch:
         if self._main is None:
             self._orphan_everyone()
 
-    def _recalled(self, ref: ProcessRef, role: str) -> Entry | None:
-        """The process of the watch before us; None when it ended, or its number is hidden from us now."""
+    def _recalled_main(self, ref: ProcessRef) -> Entry | None:
+        """The main process of the watch before us; None when it ended, or its number is hidden from us now."""
         try:
-            return self.table.add(ref.pid, role, ref.start_ticks)
+            return self.table.add(ref.pid, SUPERVISOR_ROLE, ref.start_ticks)
         except ProbeError as error:
             if error.reason is not Reason.HIDDEN:
                 raise
