@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 log = get_logger("journal")
 
 REMINDER: Final = 600.0
+CHANGED: Final = 60.0
+"""Seconds for which another cause of the same blindness is not told: two that alternate must not flood the log."""
 EACH: Final = 5
 """So many ends are told one by one; more at once are summed up, so that churn does not flood the log."""
 
@@ -27,6 +29,8 @@ class Journal:
 
     supervisor: str
     _told: dict[FaultKind, tuple[Answer, float]] = field(default_factory=dict)
+    _causes: dict[FaultKind, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    """Probe and reason of what was told last."""
     _newest_exit: ChildExit | None = None
 
     def note(self, snapshot: Snapshot, faults: Sequence[Fault]) -> None:
@@ -34,15 +38,19 @@ class Journal:
         self._note_exits(snapshot)
         for fault in faults:
             before, told_at = self._told.get(fault.kind, (Answer.NO, float("-inf")))
+            ago = snapshot.boottime - told_at
+            causes = _causes(snapshot) if fault.kind is FaultKind.PROBE_BLIND else frozenset()
             if fault.answer is Answer.UNKNOWN:
                 continue  # why it is unknown is told once, by probe_blind
             if fault.answer is not before:
                 self._tell(fault, "fault" if fault.answer is Answer.YES else "fault over")
-            elif fault.answer is Answer.YES and snapshot.boottime - told_at >= REMINDER:
+            elif fault.answer is Answer.YES and causes != self._causes.get(fault.kind, causes) and ago >= CHANGED:
+                self._tell(fault, "fault changed")
+            elif fault.answer is Answer.YES and ago >= REMINDER:
                 self._tell(fault, "fault persists")
             else:
                 continue
-            self._told[fault.kind] = (fault.answer, snapshot.boottime)
+            self._told[fault.kind], self._causes[fault.kind] = (fault.answer, snapshot.boottime), causes
 
     def _tell(self, fault: Fault, event: str) -> None:
         write = log.warning if fault.answer is Answer.YES else log.info
@@ -71,3 +79,9 @@ class Journal:
         sums = Counter((end.role, end.outcome.value) for end in fresh)
         for (role, outcome), number in sorted(sums.items()):
             log.warning("children ended", supervisor=self.supervisor, role=role, outcome=outcome, count=number)
+
+
+def _causes(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
+    """What cannot be seen, and why: a refused login after a refused connection is news."""
+    readings = snapshot.readings.items()
+    return frozenset((probe.value, reading.trouble.reason.value) for probe, reading in readings if reading.trouble)

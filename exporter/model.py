@@ -339,7 +339,16 @@ class Jobs:
     stuck: tuple[StuckCount, ...] = ()
     samples: tuple[StuckJob, ...] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
+    """Failed jobs ever seen, by reason of a fixed set; never falls."""
+    failure_classes: Mapping[str, int] = field(default_factory=dict)
+    """The same by the system's own class of error: for people, never a label."""
     recurring: tuple[RecurringTask, ...] | None = None
+    trouble: Trouble | None = None
+    """Why a part of it is missing here, where the rest could be read."""
+    clock_suspect: bool | None = None
+    """Rows hold local time where UTC belongs; ages were mended. None where that cannot be asked."""
+    replica_lag: float | None = None
+    """Seconds by which the database that was asked is behind; None where it is no replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,6 +460,12 @@ class FaultKind(enum.StrEnum):
     PIDS_EXHAUSTING = "pids_exhausting"
     HEARTBEAT_STALE = "heartbeat_stale"
     ORPHAN_PROCESSES = "orphan_processes"
+    CHILDREN_UNREGISTERED = "children_unregistered"
+    JOBS_ORPHANED = "jobs_orphaned"
+    JOBS_STALE = "jobs_stale"
+    JOBS_OVERRUNNING = "jobs_overrunning"
+    QUEUE_NOT_DRAINING = "queue_not_draining"
+    RECURRING_LATE = "recurring_late"
     PROBE_BLIND = "probe_blind"
 
 

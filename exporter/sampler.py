@@ -7,6 +7,7 @@ held for three intervals (at least 15 s), then they are unknown.
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.crew import Crew
 from exporter.logs import get_logger
-from exporter.model import Found, Heartbeats, Probe, Reading, Reason, Snapshot, Trouble
+from exporter.model import Found, Heartbeats, Jobs, Probe, Reading, Reason, Snapshot, Trouble
 from exporter.probes.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -31,19 +32,44 @@ RELIST: Final = 0.25
 HISTORY: Final = 4
 """Snapshots kept per supervisor: as many as a verdict looks back."""
 LONGEST_BACK_OFF: Final = 60.0
+REFUSED_BACK_OFF: Final = 60.0
+LONGEST_REFUSED_BACK_OFF: Final = 300.0
+"""Seconds between looks while a password is refused, at least and at most: else servers lock the account (row D2)."""
+JITTER: Final = 0.1
+"""Share by which waits differ, so that supervisors of one server do not all come back at the same moment."""
 STUCK_AFTER: Final = 30.0
 MOST_SETTLINGS: Final = 8
 """Settlings in a row while ends go on coming; then a look has its turn."""
 LAST_WAIT: Final = 1.0
 """Seconds for which looks under way are waited for when everything stops."""
 _SLOWED: Final = frozenset({Reason.UNREACHABLE, Reason.AUTH, Reason.CAPACITY, Reason.PROTOCOL, Reason.TIMEOUT})
-"""Troubles that are made worse by asking often."""
-_NEVER_SLOWED: Final = frozenset({Probe.PROCESS, Probe.CHILDREN, Probe.HEARTBEAT})
+"""Troubles that are made worse by asking a server often."""
 
 
 def hold_time(interval: float) -> float:
     """For how many seconds the last good values of a probe outlive its failing."""
     return max(3 * interval, 15.0)
+
+
+def pause(interval: float, failures: int, supervisor: str, *, refused: bool = False) -> float:
+    """Seconds from the beginning of one look at a server to the next, after so many failures in a row.
+
+    Doubled each time. The jitter is made of the name and the number, so that it is the same in every test.
+    """
+    if not failures:
+        return interval
+    if refused:
+        least, most, doublings = max(interval, REFUSED_BACK_OFF), LONGEST_REFUSED_BACK_OFF, failures - 1
+    else:
+        least, most, doublings = interval, LONGEST_BACK_OFF, failures
+    wanted = min(least * 2.0 ** min(doublings, 10), most)
+    share = _share(f"{supervisor} {failures}")
+    return max(least, wanted * (1 - JITTER + 2 * JITTER * share))
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1. Sums of similar texts are near each other: a multiplication (Knuth's) spreads them."""
+    return zlib.crc32(text.encode("utf-8", "backslashreplace")) * 2_654_435_761 % 2**32 / 2**32
 
 
 @dataclass(slots=True)
@@ -126,7 +152,9 @@ def _settled(settle: Callable[[], Found | None]) -> Found:
 
 
 def _inner_trouble(value: Value) -> Trouble | None:
-    """A look at several heartbeats brings the good ones and says what is wrong with another."""
+    """A look at several heartbeats or tables brings the good ones and says what is wrong with another."""
+    if isinstance(value, Jobs):
+        return value.trouble
     if isinstance(value, Heartbeats):
         return next((beat.trouble for beat in value.beats if beat.trouble is not None), None)
     return None
@@ -142,6 +170,11 @@ class _Turn:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     pending: asyncio.Future[Found] | None = None
     failures: int = 0
+    """Looks in a row that a server refused or did not answer."""
+    refused: bool = False
+    """The newest of them for a password or another right."""
+    due: float = float("-inf")
+    """Monotonic time of the next look, unless something asks for it earlier."""
     began: float = float("-inf")
     submitted: float = 0.0
     """Monotonic time at which the newest look was handed to a thread."""
@@ -152,6 +185,11 @@ class _Turn:
     """Monotonic time at which a look last ended or was given up."""
     first: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first look was taken or given up."""
+
+    def count(self, troubles: set[Reason]) -> None:
+        """Count a failure that asking often makes worse, or end their row."""
+        self.failures = 0 if _SLOWED.isdisjoint(troubles) else self.failures + 1
+        self.refused = Reason.AUTH in troubles
 
 
 class Sampler:
@@ -230,8 +268,9 @@ class Sampler:
         now = self._clock.monotonic()
         for turns in self._turns.values():
             for turn in turns:
-                behind = now - turn.progress
-                if behind > max(3 * turn.look.interval, STUCK_AFTER) + turn.look.deadline + self._back_off(turn):
+                behind, look = now - turn.progress, turn.look
+                backs_off = max(0.0, turn.due - turn.progress - look.interval)
+                if behind > max(3 * look.interval, STUCK_AFTER) + look.deadline + backs_off:
                     return f"no look was begun or given up for {behind:.0f} s"
         dead = [task.get_name() for tasks in self._tasks.values() for task in tasks if task.done()]
         return f"the loop of {dead[0]} ended" if dead else ""
@@ -245,9 +284,17 @@ class Sampler:
         await asyncio.gather(*(turn.first.wait() for turns in self._turns.values() for turn in turns))
 
     async def look_now(self, supervisor: str) -> Snapshot:
-        """Take every look of one supervisor at once and give what is known then."""
+        """Take every look of one supervisor at once and give what is known then.
+
+        Where a password was just refused, that is what is known: asking again could lock the account.
+        """
         for turn in self._turns[supervisor]:
+            if turn.refused and self._clock.monotonic() < turn.due:
+                continue
+            failing = turn.failures > 0
             await self._take(turn)
+            if failing and not turn.failures:
+                turn.wake.set()  # it answers again: its loop need not wait any longer
         return self._posts[supervisor].snapshot(self._clock)
 
     # --- loops
@@ -260,17 +307,18 @@ class Sampler:
             turn.progress = self._clock.monotonic()
             if turn.unsettled:
                 await self._settle(turn)  # who ended while the look went on may have been read before
-            delay = max(0.0, turn.began + turn.look.interval - self._clock.monotonic()) + self._back_off(turn)
+            turn.due = turn.began + self._pause(turn)
             try:
-                await asyncio.wait_for(turn.wake.wait(), delay)
+                await asyncio.wait_for(turn.wake.wait(), max(0.0, turn.due - self._clock.monotonic()))
             except TimeoutError:
                 continue
             await asyncio.sleep(max(0.0, turn.began + RELIST - self._clock.monotonic()))
 
-    def _back_off(self, turn: _Turn) -> float:
-        if not turn.failures or not _NEVER_SLOWED.isdisjoint(turn.look.probes):
-            return 0.0
-        return float(min(LONGEST_BACK_OFF, turn.look.interval * 2 ** min(turn.failures, 10)))
+    def _pause(self, turn: _Turn) -> float:
+        look = turn.look
+        if not look.remote:
+            return look.interval
+        return pause(look.interval, turn.failures, turn.post.supervisor, refused=turn.refused)
 
     async def _take(self, turn: _Turn) -> None:
         """One look within its deadline. While an earlier one hangs there is no other: its failing is told again."""
@@ -280,7 +328,7 @@ class Sampler:
             if turn.pending is not None and not turn.pending.done():
                 words = f"a look that began {clock.monotonic() - turn.submitted:.0f} s ago still hangs"
                 post.fail(look, Trouble(Reason.TIMEOUT, words), look.deadline, clock)
-                turn.failures += 1
+                turn.count({Reason.TIMEOUT})
             else:
                 turn.submitted = turn.began
                 turn.pending = self._crew.submit(look.run)
@@ -291,7 +339,7 @@ class Sampler:
                 else:
                     words = f"no answer within {look.deadline:g} s"
                     post.fail(look, Trouble(Reason.TIMEOUT, words), duration, clock)
-                    turn.failures += 1
+                    turn.count({Reason.TIMEOUT})
         self._changed(post)
 
     def _take_in(self, turn: _Turn, done: asyncio.Future[Found], duration: float) -> None:
@@ -299,11 +347,10 @@ class Sampler:
         if error is None:
             found = done.result()
             turn.post.accept(turn.look, found, duration, self._clock)
-            slowed = any(isinstance(v, Trouble) and v.reason in _SLOWED for v in found.values.values())
-            turn.failures = turn.failures + 1 if slowed else 0
+            turn.count({value.reason for value in found.values.values() if isinstance(value, Trouble)})
         elif isinstance(error, ProbeError):
             turn.post.fail(turn.look, error.trouble, duration, self._clock)
-            turn.failures = turn.failures + 1 if error.reason in _SLOWED else 0
+            turn.count({error.reason})
         else:
             # A defect of ours must not end the loop, nor be mistaken for a fault of the supervisor.
             log.error("a look failed inside", supervisor=turn.post.supervisor, error=repr(error), exc_info=error)

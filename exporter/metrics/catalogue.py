@@ -201,6 +201,14 @@ RECURRING_LATE: Final = _gauge("jobwarden_recurring_late", "supervisor", "Recurr
 RECURRING_LAST_RUN: Final = _gauge(
     "jobwarden_recurring_last_run_timestamp_seconds", "supervisor task", "When a recurring task last ran."
 )
+DATABASE_CLOCK_SUSPECT: Final = _gauge(
+    "jobwarden_database_clock_suspect",
+    "supervisor",
+    "1 when rows hold local time where UTC belongs, so that ages had to be mended, else 0.",
+)
+DATABASE_REPLICA_LAG: Final = _gauge(
+    "jobwarden_database_replica_lag_seconds", "supervisor", "By how much the replica that is asked is behind."
+)
 
 CATALOGUE: Final[tuple[Metric, ...]] = tuple(value for value in vars().copy().values() if isinstance(value, Metric))
 """All of the above, in that order."""

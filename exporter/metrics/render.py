@@ -189,6 +189,8 @@ def _jobs(series: Series, jobs: Jobs) -> None:
             series.moment(m.STUCK_JOB_OLDEST, count.oldest_at, count.queue, count.reason)
     if jobs.recurring is not None:
         series.put(m.RECURRING_LATE, sum(task.late for task in jobs.recurring))
+    series.put(m.DATABASE_CLOCK_SUSPECT, jobs.clock_suspect)
+    series.put(m.DATABASE_REPLICA_LAG, jobs.replica_lag)
     for queue in queues:
         for state, number in sorted(queue.counts.items()):
             series.add(m.JOBS, number, queue.queue, state)

@@ -35,6 +35,8 @@ class Look:
     drain: Callable[[], bool] | None = None
     """Runs in the event loop when ``wake_fd`` is readable: takes the events in at once. False: there were none."""
     wake_fd: int | None = None
+    remote: bool = False
+    """It asks a server: while that refuses or does not answer, it is asked ever more seldom."""
     retire: Callable[[], None] | None = None
     """Called instead of ``close`` where a look still hangs; ``close`` follows once it is back."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from exporter.model import (
@@ -10,6 +11,7 @@ from exporter.model import (
     OTHER_ROLE,
     ChildGroup,
     ChildProcess,
+    Children,
     ExitTier,
     ProcessState,
     Reason,
@@ -19,8 +21,9 @@ from exporter.probes.processes import TICKS_PER_SECOND
 from exporter.watch.table import cpu_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from exporter.model import ChildExit, ProcessRef
     from exporter.watch.plan import RolePlan, Surroundings, WatchPlan
     from exporter.watch.table import Entry, ProcessTable
     from exporter.watch.totals import Totals
@@ -180,6 +183,19 @@ def _group(
     )
 
 
+def children(
+    entries: Sequence[Entry], groups: tuple[ChildGroup, ...], tier: ExitTier, recent: Iterable[ChildExit]
+) -> Children:
+    """All of them as one look shows them."""
+    return Children(
+        groups,
+        children_tier(entries, tier),
+        tuple(recent),
+        sum(1 for entry in entries if entry.orphan and not entry.zombie),
+        sample(entries),
+    )
+
+
 def children_tier(entries: Iterable[Entry], tier: ExitTier) -> ExitTier:
     """What can be learnt of these children: without the right to read their stat lines, "stat" is "none"."""
     if tier is ExitTier.STAT and any(entry.shown is False for entry in entries):
@@ -195,3 +211,21 @@ def sample(entries: Iterable[Entry]) -> tuple[ChildProcess, ...]:
     for entry in entries:
         (chosen if entry.state in odd else rest).append(entry)
     return tuple(entry.child_process() for entry in (chosen + rest)[:SHOWN_CHILDREN])
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Who was there at the newest look or settling, for those who compare it with records of their own."""
+
+    main: ProcessRef | None
+    members: tuple[ChildProcess, ...]
+
+
+NOTHING_SEEN: Final = Seen(None, ())
+
+
+def seen(table: ProcessTable, plan: WatchPlan, main: Entry | None, identity: ProcessRef | None) -> Seen:
+    """The main process if it lives (``dead_at``: it ended, and no look has read it since), and all the others."""
+    lives = main is not None and not main.zombie and main.dead_at is None
+    others = (entry.child_process() for entry in table.entries.values() if entry is not main)
+    return Seen(identity if lives else None, tuple(others) if plan.lists_members else ())

@@ -9,21 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from exporter.model import PidFile, PidFileState, Reason, Trouble
+from exporter.model import SUPERVISOR_ROLE, MainProcess, PidFile, PidFileState, Reason, Trouble
 from exporter.probes import pids, units
 from exporter.probes.errors import ProbeError
 from exporter.probes.pidfile import Claim, FileStamp, read_claim
 from exporter.probes.processes import KERNEL_THREAD, Stat
 from exporter.watch.chains import innermost_below, main_processes
+from exporter.watch.table import cpu_seconds
 from exporter.words import clean, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.model import ProcessRef
+    from exporter.model import PidsUse, ProcessRef
     from exporter.probes.matching import Matcher
     from exporter.watch.plan import PidFilePlan, Surroundings, WatchPlan
     from exporter.watch.table import Entry
+    from exporter.watch.totals import Totals
 
 WRITTEN_LATER: Final = 2.0
 """Seconds by which a process may be younger than its PID file: FAT keeps mtimes to 2 s."""
@@ -48,6 +50,25 @@ class Finding:
 def unknown(reason: Reason, words: str, pidfile: PidFile | None = None, matching: int | None = None) -> Finding:
     """A finding that decides nothing."""
     return Finding(None, words, pidfile=pidfile, matching=matching, trouble=Trouble(reason, words))
+
+
+def main_process(
+    finding: Finding, main: Entry | None, ref: ProcessRef | None, totals: Totals, uses: tuple[PidsUse, ...]
+) -> MainProcess:
+    """What a look shows of the main process; without one (``main``) only what is counted and the verdict."""
+    return MainProcess(
+        finding.up,
+        finding.words,
+        ref=ref,
+        name="" if main is None else clean(main.comm),
+        state=None if main is None else main.state,
+        start_time=None if main is None else main.start_time,
+        matching=finding.matching,
+        restarts=totals.restarts,
+        rss_bytes=None if main is None else main.rss,
+        cpu_seconds=cpu_seconds(totals.of(SUPERVISOR_ROLE).cpu_ticks),
+        pids=uses,
+    )
 
 
 def _dead(pid: int) -> PidFile:

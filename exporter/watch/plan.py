@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from exporter.probes.processes import TICKS_PER_SECOND
 
@@ -58,6 +58,8 @@ class WatchPlan:
     pick: Literal["topmost", "innermost"] | None = None
     roles: tuple[RolePlan, ...] = ()
     interval: float = 5.0
+    lists_members: bool = False
+    """Whether somebody reads ``Watch.members``: a value per process is kept for that."""
 
 
 @dataclass(slots=True)
@@ -123,5 +125,7 @@ class Surroundings:
     state_dir: Path | None = None
     memory: dict[str, State] = field(default_factory=dict)
     """What a reload needs of the watch before it, where there is no state directory."""
+    notes: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """What systems keep over a reload, where there is no state directory."""
     complain: Callable[[str, str], None] = _nobody_listens
     """Told, from the thread of a look, of a supervisor whose state cannot be kept, and why."""

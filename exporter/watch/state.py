@@ -1,35 +1,27 @@
-"""The state file of one watch: known processes and totals, written before anything counted is shown.
+"""The state of one watch: known processes and totals, stored before anything counted is shown.
 
-An end that is not in the file yet belongs to a process that still is, so after kill -9 it is counted
-again, as unknown; no counter ever falls. The file is replaced atomically. It is not synced: it has to
-survive the sidecar, not the machine (after a reboot every process in it is gone anyway).
+An end that is not stored yet belongs to a process that still is, so after kill -9 it is counted again, as
+unknown; no counter ever falls. After a reboot every process in it is gone anyway.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import os
-import urllib.parse
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter.model import Outcome, ProcessRef
+from exporter.storage import Drawer, StorageError
 from exporter.watch.totals import RoleTotals, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from exporter.watch.plan import Surroundings
     from exporter.watch.table import Entry
 
 VERSION: Final = 1
-
-
-class StateError(Exception):
-    """The state file cannot be read or written; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +50,11 @@ class State:
     processes: tuple[KnownProcess, ...]
 
 
-def path_for(directory: Path, supervisor: str) -> Path:
-    """Where the state of a supervisor is; names become safe file names."""
-    return directory / f"watch-{urllib.parse.quote(supervisor, safe='')}.json"
-
-
-def save(path: Path, state: State) -> None:
-    """Replace the state file.
+def save(drawer: Drawer, state: State) -> None:
+    """Replace what is stored.
 
     Raises:
-        StateError: the directory is full, read-only or gone.
+        StorageError: the directory is full, read-only or gone.
     """
     document = {
         "version": VERSION,
@@ -89,43 +76,17 @@ def save(path: Path, state: State) -> None:
             for p in state.processes
         ],
     }
-    fresh = path.with_suffix(".new")
-    try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, separators=(",", ":"))
-        os.replace(fresh, path)
-    except OSError as error:
-        msg = f"{path}: cannot write the state file ({error.strerror}); free space or mend rights of --storage.path"
-        raise StateError(msg) from None
+    drawer.save(document)
 
 
-def load(path: Path) -> State | None:
-    """The saved state; None when there is none.
+def load(drawer: Drawer) -> State | None:
+    """The stored state; None when there is none.
 
     Raises:
-        StateError: unreadable or damaged; a damaged file is kept beside under ``.damaged``.
+        StorageError: unreadable or damaged; a damaged file is kept beside.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        msg = f"{path}: cannot read the state file ({error.strerror}); mend the rights of --storage.path"
-        raise StateError(msg) from None
-    except UnicodeDecodeError:
-        text = ""
-    try:
-        return _parsed(json.loads(text))
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
-        kept = path.with_suffix(".damaged")
-        try:
-            os.replace(path, kept)
-        except OSError as error:
-            msg = f"{path}: damaged, and cannot be moved aside ({error.strerror})"
-            raise StateError(msg) from None
-        msg = f"{path}: damaged or of another version; kept as {kept.name}, totals start anew"
-        raise StateError(msg) from None
+    state: State | None = drawer.load(_parsed)
+    return state
 
 
 def _parsed(document: Any) -> State:  # noqa: ANN401 - it is whatever the file holds
@@ -191,17 +152,19 @@ class Keeper:
     retired: bool = False
 
     @property
-    def keeps_on_disk(self) -> bool:
-        """Whether there is a file to keep up to date."""
-        return self.around.state_dir is not None
+    def drawer(self) -> Drawer | None:
+        """Where its file is; None without --storage.path."""
+        directory = self.around.state_dir
+        return None if directory is None else Drawer(directory, "watch", self.supervisor)
 
     def load(self) -> State | None:
         """The state of the watch before; None when there is none, or it cannot be read (which is told)."""
-        if self.around.state_dir is None:
+        drawer = self.drawer
+        if drawer is None:
             return self.around.memory.pop(self.supervisor, None)
         try:
-            return load(path_for(self.around.state_dir, self.supervisor))
-        except StateError as error:
+            return load(drawer)
+        except StorageError as error:
             self.around.complain(self.supervisor, str(error))
             return None
 
@@ -209,12 +172,13 @@ class Keeper:
         """Keep it; False when it could not be written (which is told, and tried again)."""
         if self.retired:
             return True
-        if self.around.state_dir is None:
+        drawer = self.drawer
+        if drawer is None:
             self.around.memory[self.supervisor] = state
             return True
         try:
-            save(path_for(self.around.state_dir, self.supervisor), state)
-        except StateError as error:
+            save(drawer, state)
+        except StorageError as error:
             self.around.complain(self.supervisor, str(error))
             return False
         return True
@@ -222,5 +186,5 @@ class Keeper:
     def retire(self, main: ProcessRef | None, totals: Totals) -> None:
         """Keep nothing more. Without a file the successor gets the totals only, as after a reboot."""
         self.retired = True
-        if self.around.state_dir is None:
+        if self.drawer is None:
             self.around.memory[self.supervisor] = State("", None, main, 0, copy.deepcopy(totals), ())

@@ -14,33 +14,28 @@ from exporter.model import (
     ChildExit,
     Children,
     Found,
-    MainProcess,
     Outcome,
-    PidsUse,
     Probe,
     ProcessRef,
     Reason,
     Trouble,
 )
-from exporter.probes import pids
 from exporter.probes.errors import ProbeError
 from exporter.probes.exits import outcome_of
+from exporter.watch import census
 from exporter.watch import state as saved
-from exporter.watch.census import adopted, children_tier, count_groups, is_init, sample, settle_roles
-from exporter.watch.main_process import Finding, MainFinder
-from exporter.watch.table import Entry, ProcessTable, cpu_seconds
+from exporter.watch.main_process import Finding, MainFinder, main_process
+from exporter.watch.pids_use import PidTables
+from exporter.watch.table import Entry, ProcessTable
 from exporter.watch.totals import Totals
-from exporter.words import clean
 
 if TYPE_CHECKING:
-    from exporter.model import Value
+    from exporter.model import ChildProcess, MainProcess, Value
     from exporter.watch.plan import Surroundings, WatchPlan
 
 UNREADABLE_ZOMBIE: Final = 10.0
 """Seconds after which a zombie whose cause of death may not be read is counted as an unknown end."""
 RECENT_EXITS: Final = 50
-PIDS_AGE: Final = 15.0
-"""Seconds for which the use of PIDs is taken as it was: half of what a look costs that no child shares."""
 
 
 @dataclass(slots=True)
@@ -53,6 +48,7 @@ class Watch:
     totals: Totals = field(default_factory=Totals)
     _keeper: saved.Keeper = field(init=False)
     _finder: MainFinder = field(init=False)
+    _pid_tables: PidTables = field(init=False)
     _main: Entry | None = None
     _main_is_init: bool = False
     _identity: ProcessRef | None = None
@@ -61,15 +57,16 @@ class Watch:
     _previous_listing: float | None = None
     """Boottime of the listing before: what is older and was not in it came by adoption."""
     _recent: deque[ChildExit] = field(default_factory=lambda: deque(maxlen=RECENT_EXITS))
-    _pids_use: tuple[ProcessRef | None, float, tuple[PidsUse, ...]] | None = None
     _loaded: bool = False
     _to_recall: deque[saved.KnownProcess] = field(default_factory=deque)
     _main_cpu_recalled: int | None = None
     _dirty: bool = False
+    _seen: census.Seen = census.NOTHING_SEEN
 
     def __post_init__(self) -> None:
         self.table = ProcessTable(self.around)
         self._finder = MainFinder(self.plan, self.around)
+        self._pid_tables = PidTables(self.around)
         self._keeper = saved.Keeper(self.around, self.plan.name)
         for role in self.plan.roles:
             self.totals.of(role.role)
@@ -94,10 +91,32 @@ class Watch:
         if self._loaded:
             self._keeper.retire(self._identity, self.totals)
 
+    @property
+    def members(self) -> tuple[ChildProcess, ...]:
+        """Every process known besides the main one, zombies and orphans too; empty without ``plan.lists_members``.
+
+        Like ``main`` replaced as a whole after each look and settling, and readable from any thread.
+        """
+        return self._seen.members
+
+    @property
+    def main(self) -> ProcessRef | None:
+        """The main process, with its namespace, while it lives and the newest look succeeded; else None."""
+        return self._seen.main
+
     # --- looks
 
     def look(self) -> Found:
         """One complete look."""
+        try:
+            found = self._look()
+        except ProbeError:
+            self._seen = replace(self._seen, main=None)
+            raise
+        self._seen = census.seen(self.table, self.plan, self._main, self._identity)
+        return found
+
+    def _look(self) -> Found:
         if not self._loaded:
             self._load()
         self._recall()
@@ -129,6 +148,7 @@ class Watch:
                 self._refresh(entry)
         self._save()
         main = self._main
+        self._seen = census.seen(self.table, self.plan, main, self._identity)
         if main is None or main in touched:
             return None  # whether the supervisor is down is for a look to say
         return Found({Probe.CHILDREN: self._census()})
@@ -156,6 +176,7 @@ class Watch:
             return
         ref = ProcessRef(stat.pid, stat.start_ticks, self.around.proc.namespace(stat.pid))
         if main is not None and main.ref == stat.ref:
+            self._identity = ref  # a recalled one has no namespace
             self._count_cpu(main)
             return
         self._let_main_go()
@@ -175,7 +196,7 @@ class Watch:
         if self._main is not None:
             self._main.started = True
             self._main.cpu_counted = self._main.cpu_ticks
-            self._main_is_init = is_init(self._main, self.around)
+            self._main_is_init = census.is_init(self._main, self.around)
 
     def _let_main_go(self) -> None:
         main = self._main
@@ -211,7 +232,7 @@ class Watch:
             listed = self.table.entries.get(pid)
             if listed is not None and listed.orphan:
                 listed.orphan, self._dirty = False, True  # a new main process, their PID 1 or subreaper, has them now
-        if settle_roles(self.table, self.plan, self.totals, main, self.around):
+        if census.settle_roles(self.table, self.plan, self.totals, main, self.around):
             self._dirty = True
         if main is not None:
             self._previous_listing = listed_at
@@ -244,7 +265,7 @@ class Watch:
         entry.started = not self._listed_before  # it was there before us
         entry.ended = entry.started and entry.zombie
         entry.cpu_counted = entry.cpu_ticks if entry.started else 0
-        entry.role = adopted(entry, main, self._previous_listing) if self._main_is_init else ""
+        entry.role = census.adopted(entry, main, self._previous_listing) if self._main_is_init else ""
         self._dirty = True
 
     def _refresh(self, entry: Entry) -> None:
@@ -265,7 +286,7 @@ class Watch:
         if entry.ended:
             return
         if not entry.role:
-            settle_roles(self.table, self.plan, self.totals, self._main, self.around, only=entry)
+            census.settle_roles(self.table, self.plan, self.totals, self._main, self.around, only=entry)
         if not entry.started:
             entry.started = True
             self.totals.of(entry.role).starts += 1
@@ -291,36 +312,14 @@ class Watch:
 
     def _census(self) -> Children:
         entries = [e for e in self.table.entries.values() if e is not self._main]
-        return Children(
-            count_groups(entries, self.plan, self.totals, show_adopted=self._main_is_init and self._main is not None),
-            children_tier(entries, self.around.tier),
-            tuple(self._recent),
-            sum(1 for e in entries if e.orphan and not e.zombie),
-            sample(entries),
-        )
+        adopts = self._main_is_init and self._main is not None
+        groups = census.count_groups(entries, self.plan, self.totals, show_adopted=adopts)
+        return census.children(entries, groups, self.around.tier, self._recent)
 
     def _main_process(self, finding: Finding) -> MainProcess:
         main = self._main
-        cpu = self.totals.of(SUPERVISOR_ROLE).cpu_ticks
-        base = MainProcess(
-            finding.up, finding.words, matching=finding.matching, restarts=self.totals.restarts,
-            cpu_seconds=cpu_seconds(cpu), pids=self._pids(main),
-        )  # fmt: skip
-        if main is None:
-            return base
-        name = clean(main.comm)
-        return replace(
-            base, ref=self._identity, name=name, state=main.state, start_time=main.start_time, rss_bytes=main.rss
-        )
-
-    def _pids(self, main: Entry | None) -> tuple[PidsUse, ...]:
-        now, whose = self.around.clock.monotonic(), None if main is None else main.ref
-        if self._pids_use is None or self._pids_use[0] != whose or now - self._pids_use[1] >= PIDS_AGE:
-            uses = [pids.namespace_use(self.around.proc, self.around.scan, PIDS_AGE)]
-            if main is not None:
-                uses.append(pids.cgroup_use(self.around.proc, main.pid))
-            self._pids_use = whose, now, tuple(use for use in uses if use is not None)
-        return self._pids_use[2]
+        uses = self._pid_tables.uses(main)
+        return main_process(finding, main, None if main is None else self._identity, self.totals, uses)
 
     # --- what outlives us
 
@@ -337,7 +336,7 @@ class Watch:
 
     def _save(self) -> None:
         """Before anything counted is shown: so no counter ever falls."""
-        if self._dirty and self._keeper.keeps_on_disk:
+        if self._dirty and self._keeper.drawer is not None:
             self._dirty = not self._keeper.save(self._state())
 
     def _load(self) -> None:
@@ -361,7 +360,7 @@ class Watch:
             self._main = self._recalled_main(self._identity)
             if self._main is not None:
                 self._main.cpu_counted, self._main.started = self._main_cpu_recalled, True
-                self._main_is_init = is_init(self._main, self.around)
+                self._main_is_init = census.is_init(self._main, self.around)
             self._main_cpu_recalled = None
         hidden: list[saved.KnownProcess] = []
         while self._to_recall:

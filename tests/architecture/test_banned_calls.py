@@ -44,7 +44,7 @@ MAY_READ_THE_TIME = {
 MAY_CATCH_OS_ERRORS = {
     "exporter/probes/": "translates them, once, into ProbeError with a reason and a remedy",
     "exporter/config/": "a configuration or secret file that cannot be read is a problem with a position",
-    "exporter/watch/state.py": "a state file that cannot be written must not stop the watching",
+    "exporter/storage.py": "a state file that cannot be written must not stop the watching",
     "exporter/web/": "sockets: peers go away, ports are taken",
     "exporter/logs.py": "a log reader that is gone must not take the sidecar with it",
     "exporter/app.py": "start-up and shutdown: the port, the storage directory",

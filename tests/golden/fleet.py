@@ -95,6 +95,7 @@ BROKEN = Snapshot(
                         beat_boottime=BOOT - 17.5,
                         counts={HeartbeatState.FRESH: 5, HeartbeatState.DEAD: 1},
                     ),
+                    Heartbeat("scheduler", 300, None, None, counts={}),
                 )
             ),
             trouble=None,
@@ -121,6 +122,8 @@ BROKEN = Snapshot(
                 ),
                 failures={"process_pruned": 4, "other": 0},
                 recurring=(RecurringTask("nightly", NOW - 90_000, late=True), RecurringTask("new", None, late=False)),
+                clock_suspect=False,
+                replica_lag=1.25,
             ),
             trouble=None,
             duration=0.031,

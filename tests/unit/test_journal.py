@@ -18,7 +18,9 @@ from exporter.model import (
     Probe,
     ProcessRef,
     Reading,
+    Reason,
     Snapshot,
+    Trouble,
 )
 
 AT = Snapshot("importer", "generic", 1000.0, 1000.0)
@@ -93,3 +95,19 @@ def test_many_ends_at_once_are_summed_up() -> None:
     with capture_logs() as lines:
         journal.note(with_exits(*[end(pid) for pid in range(50)]), [])
     assert [(line["event"], line["count"]) for line in lines] == [("children ended", 50)]
+
+
+def blind(seconds: float, reason: Reason) -> Snapshot:
+    reading = Reading(None, Trouble(reason, reason.value), 0.0, 0.0, None)
+    return replace(later(seconds), readings={Probe.JOBS: reading}, probes=(Probe.JOBS,))
+
+
+def test_D1_D2_another_cause_of_the_same_blindness_is_told_once_and_not_within_a_minute() -> None:
+    """A refused login after a refused connection is news; two causes that alternate do not flood the log."""
+    journal = Journal("importer")
+    fault = Fault(FaultKind.PROBE_BLIND, Answer.YES, "cannot see its jobs")
+    seen = [(0, Reason.UNREACHABLE), (5, Reason.UNREACHABLE), (10, Reason.AUTH), (70, Reason.AUTH), (75, Reason.AUTH)]
+    with capture_logs() as lines:
+        for seconds, reason in seen:
+            journal.note(blind(seconds, reason), [fault])
+    assert [line["event"] for line in lines] == ["fault", "fault changed"]

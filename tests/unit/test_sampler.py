@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from exporter.clock import FakeClock, SystemClock
-from exporter.model import Children, ExitTier, Found, MainProcess, PidFile, PidFileState, Probe, Reason, Trouble
+from exporter.model import Children, ExitTier, Found, Jobs, MainProcess, PidFile, PidFileState, Probe, Reason, Trouble
 from exporter.probes.errors import ProbeError
-from exporter.sampler import Post, Sampler, hold_time
+from exporter.sampler import Post, Sampler, hold_time, pause
 from exporter.systems import Look
 
 if TYPE_CHECKING:
@@ -209,23 +209,105 @@ async def test_the_sampler_is_stuck_when_its_loops_no_longer_get_a_turn() -> Non
     await sampler.stop_all()
 
 
-async def test_databases_that_do_not_answer_are_asked_ever_more_seldom(sampler: Sampler) -> None:
-    """Back-off for what is made worse by asking; processes are looked at in every interval all the same."""
-    calls = {Probe.JOBS: 0, Probe.PROCESS: 0}
+@pytest.mark.parametrize("remote", [True, False])
+async def test_D1_servers_that_do_not_answer_are_asked_ever_more_seldom(sampler: Sampler, *, remote: bool) -> None:
+    """Back-off for what is made worse by asking, whatever is asked for; what is no server is looked at all the same."""
+    calls = 0
 
-    def failing(probe: Probe) -> Callable[[], Found]:
-        def run() -> Found:
-            calls[probe] += 1
-            raise ProbeError(Reason.UNREACHABLE, "refused")
+    def failing() -> Found:
+        nonlocal calls
+        calls += 1
+        raise ProbeError(Reason.UNREACHABLE, "refused")
 
-        return run
-
-    sampler.start(
-        post("a", look(failing(Probe.JOBS), Probe.JOBS), look(failing(Probe.PROCESS), Probe.PROCESS)),
-    )
+    sampler.start(post("a", replace(look(failing, Probe.HEARTBEAT, Probe.JOBS), remote=remote)))
     await asyncio.sleep(1.0)
-    assert calls[Probe.PROCESS] >= 10
-    assert calls[Probe.JOBS] <= 5
+    if remote:
+        assert 3 <= calls <= 5
+    else:
+        assert calls >= 10
+
+
+@pytest.mark.parametrize("interval", [0.5, 5.0, 15.0])
+def test_D1_waits_double_from_the_interval_to_a_minute(interval: float) -> None:
+    """Within the jitter of a tenth, and never shorter than the interval."""
+    waits = [pause(interval, failures, "billing") for failures in range(12)]
+    assert waits[0] == interval
+    for failures, wait in enumerate(waits):
+        assert wait == pytest.approx(min(60.0, interval * 2**failures), rel=0.1)
+    assert pause(120.0, 3, "billing") == pytest.approx(120.0), "who looks seldom already is not made to look oftener"
+
+
+def test_D1_supervisors_of_one_server_come_back_at_different_moments() -> None:
+    """The jitter tells them apart, and is the same in each run."""
+    waits = {pause(15.0, 5, f"billing-{number}") for number in range(50)}
+    assert len(waits) == 50
+    assert min(waits) < 56
+    assert max(waits) > 64
+    assert pause(15.0, 5, "billing-\ud800") > 0
+
+
+def test_D2_a_refused_password_is_tried_once_a_minute_and_then_ever_more_seldom() -> None:
+    """Servers lock an account after some wrong passwords."""
+    waits = [pause(5.0, failures, "billing", refused=True) for failures in range(1, 8)]
+    assert all(wait >= 60 for wait in waits)
+    for wait, wanted in zip(waits, (60, 120, 240, 300, 300, 300, 300), strict=True):
+        assert wait == pytest.approx(wanted, rel=0.1)
+
+
+async def test_D2_a_look_on_request_does_not_try_a_refused_password_again(sampler: Sampler) -> None:
+    """What is known is given; other troubles are looked at anew, and end the waiting once they are over."""
+    calls: list[str] = []
+
+    def refused() -> Found:
+        calls.append("refused")
+        raise ProbeError(Reason.AUTH, "password refused")
+
+    def away() -> Found:
+        calls.append("away")
+        if calls.count("away") == 1:
+            raise ProbeError(Reason.UNREACHABLE, "refused")
+        return Found({Probe.JOBS: Jobs()})
+
+    sampler.start(post("a", replace(look(refused, Probe.API), remote=True)))
+    sampler.start(post("b", replace(look(away, Probe.JOBS, interval=20.0), remote=True)))
+    await sampler.first_round()
+    snapshot = await sampler.look_now("a")
+    assert calls.count("refused") == 1
+    assert snapshot.readings[Probe.API].trouble == Trouble(Reason.AUTH, "password refused")
+    assert (await sampler.look_now("b")).jobs == Jobs()
+    await until(lambda: calls.count("away") == 3, within=2.0)
+
+
+async def test_a_look_that_waits_for_a_server_is_not_stuck() -> None:
+    """Not before the wait is over; then it is, like any other."""
+    clock = FakeClock()
+    sampler = Sampler(clock)
+
+    def refused() -> Found:
+        raise ProbeError(Reason.AUTH, "password refused")
+
+    sampler.start(post("a", replace(look(refused, Probe.JOBS, interval=5.0, deadline=2.0), remote=True)))
+    await until(sampler.looked_at_all)
+    wait = pause(5.0, 1, "a", refused=True)
+    clock.advance(wait + 25)
+    assert sampler.stuck() == ""
+    clock.advance(5 + 2 + 1)
+    assert "no look was begun" in sampler.stuck()
+    await sampler.stop_all()
+
+
+def test_D7_a_part_that_cannot_be_read_is_told_and_the_rest_is_kept() -> None:
+    """probe_up is 0 and the error is counted, yet the values are those of this look."""
+    clock = FakeClock()
+    one = look(lambda: OK, Probe.JOBS)
+    mine = post("a", one)
+    jobs = Jobs(trouble=Trouble(Reason.SCHEMA, "no table solid_queue_pauses"))
+    mine.accept(one, Found({Probe.JOBS: jobs}), 0.01, clock)
+    clock.advance(5)
+    snapshot = mine.snapshot(clock)
+    reading = snapshot.readings[Probe.JOBS]
+    assert (snapshot.jobs, reading.trouble, reading.up) == (jobs, jobs.trouble, False)
+    assert reading.errors == {Reason.SCHEMA: 1}
 
 
 async def test_exits_ask_for_looks_at_most_four_times_a_second(sampler: Sampler) -> None:

@@ -65,6 +65,7 @@ groups = st.builds(
     role=hostile,
     states=st.dictionaries(st.sampled_from(model.ProcessState), absurd),
     expected=maybe_counts,
+    exits_unexpected=st.booleans(),
     starts=absurd,
     exits=st.dictionaries(st.sampled_from(model.Outcome), absurd),
     exit_codes=st.dictionaries(hostile, absurd, max_size=4),
@@ -102,14 +103,26 @@ queues = st.builds(
     paused=yes_no_unknown,
 )
 stuck = st.builds(model.StuckCount, hostile, st.sampled_from(model.StuckReason), absurd, maybe_floats)
+stuck_jobs = st.builds(
+    model.StuckJob,
+    hostile,
+    hostile,
+    st.sampled_from(model.StuckReason),
+    st.none() | st.builds(model.ProcessRef, st.integers(1, 2**31), st.integers(0, 2**63)),
+    floats,
+)
 jobs = st.builds(
     model.Jobs,
     queues=st.lists(queues, max_size=30).map(tuple),
     stuck=st.lists(stuck, max_size=5).map(tuple),
-    samples=st.just(()),
+    samples=st.lists(stuck_jobs, max_size=2).map(tuple),
     failures=st.dictionaries(hostile, absurd, max_size=4),
+    failure_classes=st.dictionaries(hostile, absurd, max_size=2),
     recurring=st.none()
     | st.lists(st.builds(model.RecurringTask, hostile, maybe_floats, st.booleans()), max_size=3).map(tuple),
+    trouble=st.none() | troubles,
+    clock_suspect=yes_no_unknown,
+    replica_lag=maybe_floats,
 )
 values: Mapping[model.Probe, SearchStrategy[model.Value]] = {
     model.Probe.PROCESS: main_processes,

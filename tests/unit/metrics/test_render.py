@@ -28,6 +28,7 @@ from exporter.model import (
     RecurringTask,
     Snapshot,
     StuckCount,
+    StuckJob,
     StuckReason,
     Trouble,
 )
@@ -247,6 +248,42 @@ def test_jobs_are_mapped_and_unknown_parts_stay_absent() -> None:
     assert only(series, "job_failures_total") == {("process_pruned",): 3}
     assert only(series, "recurring_late") == {(): 1}
     assert only(series, "recurring_last_run_timestamp_seconds") == {("nightly",): NOW - 50}
+
+
+def test_every_reason_and_state_that_a_system_names_is_there_from_0_on() -> None:
+    """A rule that compares an increase needs the 0 before it."""
+    jobs = Jobs(
+        (QueueState("mail", dict.fromkeys(JobState, 0)),),
+        tuple(StuckCount("mail", reason, 0) for reason in StuckReason),
+        failures={"process_exit": 0, "other": 0},
+    )
+    series = flat(snapshot(jobs))
+    assert only(series, "jobs") == {("mail", state): 0 for state in JobState}
+    assert only(series, "stuck_jobs") == {("mail", reason): 0 for reason in StuckReason}
+    assert only(series, "job_failures_total") == {("process_exit",): 0, ("other",): 0}
+    assert only(series, "oldest_job_timestamp_seconds") == only(series, "stuck_job_oldest_timestamp_seconds") == {}
+
+
+@pytest.mark.parametrize(("suspect", "shown"), [(None, {}), (False, {(): 0}), (True, {(): 1})])
+def test_D16_a_database_whose_rows_hold_local_time_is_told(suspect: bool | None, shown: Flat) -> None:
+    """Absent where it cannot be asked."""
+    assert only(flat(snapshot(Jobs(clock_suspect=suspect))), "database_clock_suspect") == shown
+
+
+@pytest.mark.parametrize(("lag", "shown"), [(None, {}), (0.0, {(): 0}), (3.5, {(): 3.5})])
+def test_D11_a_replica_says_how_far_it_is_behind(lag: float | None, shown: Flat) -> None:
+    """Absent where the database is no replica."""
+    assert only(flat(snapshot(Jobs(replica_lag=lag))), "database_replica_lag_seconds") == shown
+
+
+def test_error_classes_and_ids_of_jobs_are_no_labels() -> None:
+    """They are free text of an application."""
+    jobs = Jobs(
+        samples=(StuckJob("job-4711", "mail", StuckReason.ORPHANED, None, NOW),),
+        failures={"other": 1},
+        failure_classes={"Billing::CardError": 1},
+    )
+    assert {part for labels in flat(snapshot(jobs)) for part in labels} & {"job-4711", "Billing::CardError"} == set()
 
 
 def test_a_system_without_recurring_tasks_has_no_recurring_late() -> None:

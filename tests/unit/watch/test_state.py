@@ -1,4 +1,4 @@
-"""The state file: whatever became of it, a watch goes on, and what cannot be believed is kept for a person."""
+"""The state of a watch: whatever became of its file, the watch goes on, and what cannot be believed is kept."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.model import Outcome, ProcessRef
+from exporter.storage import Drawer, StorageError
 from exporter.watch import Watch
-from exporter.watch.state import KnownProcess, State, StateError, load, path_for, save
+from exporter.watch.state import KnownProcess, State, load, save
 from exporter.watch.totals import RoleTotals, Totals
 from tests.trees import Supervisor, group, is_gone, plan, surroundings, wait_until
 
@@ -39,11 +40,15 @@ STATE = State(
 )
 
 
+def drawer(directory: Path) -> Drawer:
+    return Drawer(directory, "watch", "importer")
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    path = path_for(tmp_path, "importer")
-    save(path, STATE)
-    return path
+def saved(tmp_path: Path) -> Drawer:
+    mine = drawer(tmp_path)
+    save(mine, STATE)
+    return mine
 
 
 @pytest.fixture
@@ -52,50 +57,29 @@ def supervisor() -> Iterator[Supervisor]:
         yield running
 
 
-def test_what_was_saved_is_loaded(saved: Path) -> None:
+def test_what_was_saved_is_loaded(saved: Drawer) -> None:
     """Every field comes back as it was."""
     assert load(saved) == STATE
 
 
-def test_no_file_is_no_state(tmp_path: Path) -> None:
-    """The first start of a sidecar is no error."""
-    assert load(tmp_path / "watch-importer.json") is None
-
-
-def test_only_the_owner_may_read_it(saved: Path) -> None:
-    """Roles and PIDs are nobody else's business."""
-    assert saved.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_file_cut_off_anywhere_is_refused_and_kept(saved: Path) -> None:
-    """At every byte: no exception but StateError, and the damaged file stands beside under its own name."""
-    whole = saved.read_bytes()
-    for length in range(len(whole)):
-        saved.write_bytes(whole[:length])
-        with pytest.raises(StateError, match="damaged"):
-            load(saved)
-        assert not saved.exists()
-        assert saved.with_suffix(".damaged").read_bytes() == whole[:length]
-
-
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_file_with_one_byte_changed_is_a_state_or_refused(saved: Path, data: st.DataObject) -> None:
-    """A flipped bit may leave another valid state; it never raises anything but StateError."""
+def test_a_file_with_one_byte_changed_is_a_state_or_refused(saved: Drawer, data: st.DataObject) -> None:
+    """A flipped bit may leave another valid state; it never raises anything but StorageError."""
     save(saved, STATE)
-    content = bytearray(saved.read_bytes())
+    content = bytearray(saved.path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    saved.write_bytes(content)
+    saved.path.write_bytes(content)
     loaded_or_refused(saved)
 
 
-def loaded_or_refused(path: Path) -> State | None:
+def loaded_or_refused(saved: Drawer) -> State | None:
     """What load gives; None when it refuses, and then the file was kept."""
-    before = path.read_bytes()
+    before = saved.path.read_bytes()
     try:
-        return load(path)
-    except StateError:
-        assert path.with_suffix(".damaged").read_bytes() == before
+        return load(saved)
+    except StorageError:
+        assert saved.path.with_suffix(".damaged").read_bytes() == before
         return None
 
 
@@ -129,15 +113,15 @@ def without(document: Any, way: tuple[Any, ...], value: Any, *, drop: bool = Fal
     return copy
 
 
-def test_anything_in_any_place_is_a_state_or_refused(saved: Path) -> None:
+def test_anything_in_any_place_is_a_state_or_refused(saved: Drawer) -> None:
     """A wrong type, a short list, an infinite number, a PID that none has: never another exception, now or later."""
-    document = json.loads(saved.read_text())
+    document = json.loads(saved.path.read_text())
     ways = places(document)
     wrong = [without(document, way, value) for way in ways for value in WRONG]
     wrong += [without(document, way, None, drop=True) for way in ways if way]
     assert len(wrong) > 800
     for content in wrong:
-        saved.write_text(json.dumps(content))
+        saved.path.write_text(json.dumps(content))
         state = loaded_or_refused(saved)
         if state is None:
             continue
@@ -148,59 +132,19 @@ def test_anything_in_any_place_is_a_state_or_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
-def test_another_version_is_refused_and_kept(saved: Path, version: object) -> None:
+def test_another_version_is_refused_and_kept(saved: Drawer, version: object) -> None:
     """A sidecar that was rolled back does not guess what a newer one wrote."""
-    document = json.loads(saved.read_text()) | {"version": version}
-    saved.write_text(json.dumps(document))
-    with pytest.raises(StateError, match=r"of another version; kept as watch-importer\.damaged"):
+    document = json.loads(saved.path.read_text()) | {"version": version}
+    saved.path.write_text(json.dumps(document))
+    with pytest.raises(StorageError, match=r"of another version; kept as watch-importer\.damaged"):
         load(saved)
-    assert saved.with_suffix(".damaged").exists()
-
-
-def test_names_with_slashes_stay_inside_the_directory(tmp_path: Path) -> None:
-    """A supervisor's name is no path, and two names never share a file."""
-    names = ["a/b", "../../etc/passwd", "a%2Fb", "a b", ".", "..", "über", "a.b", "a"]
-    paths = [path_for(tmp_path, name) for name in names]
-    for path in paths:
-        save(path, STATE)
-        assert path.parent == tmp_path
-        assert load(path) == STATE
-    assert len(set(paths)) == len(names)
-    assert sorted(os.listdir(tmp_path)) == sorted(path.name for path in paths)
-
-
-def test_a_name_that_is_too_long_for_a_file_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    """The file system's limit is no defect of ours."""
-    with pytest.raises(StateError, match=r"cannot write the state file \(File name too long\)"):
-        save(path_for(tmp_path, "x" * 300), STATE)
-    with pytest.raises(StateError, match="cannot read the state file"):
-        load(path_for(tmp_path, "x" * 300))
-
-
-def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path: Path) -> None:
-    """Whoever may write the directory cannot make us overwrite another file."""
-    (tmp_path / "precious").write_text("x")
-    (tmp_path / "watch-importer.new").symlink_to(tmp_path / "precious")
-    with pytest.raises(StateError, match="cannot write"):
-        save(path_for(tmp_path, "importer"), STATE)
-    assert (tmp_path / "precious").read_text() == "x"
-
-
-def test_a_full_disk_leaves_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was saved before stays whole: the new file is written beside it. /dev/full is a disk without space."""
-    saved.with_suffix(".new").unlink(missing_ok=True)
-    real_open = os.open
-    monkeypatch.setattr(os, "open", lambda path, flags, mode: real_open("/dev/full", os.O_WRONLY))
-    with pytest.raises(StateError, match="No space left on device"):
-        save(saved, STATE)
-    monkeypatch.undo()
-    assert load(saved) == STATE
+    assert saved.path.with_suffix(".damaged").exists()
 
 
 def test_a_damaged_file_costs_the_totals_and_not_the_watch(supervisor: Supervisor, tmp_path: Path) -> None:
     """The trouble is counted and said, the file is kept, and counting starts anew."""
     supervisor.fork()
-    path = path_for(tmp_path, "importer")
+    path = drawer(tmp_path).path
     path.write_bytes(b'{"version":1,')
     told: list[str] = []
     around = replace(surroundings(state_dir=tmp_path), complain=lambda _, words: told.append(words))
@@ -209,7 +153,7 @@ def test_a_damaged_file_costs_the_totals_and_not_the_watch(supervisor: Superviso
     assert group(found).live == 1
     assert len(told) == 1
     assert path.with_suffix(".damaged").read_bytes() == b'{"version":1,'
-    assert load(path) is not None
+    assert load(drawer(tmp_path)) is not None
     watch.close()
 
 
@@ -233,7 +177,7 @@ def test_a_directory_that_cannot_be_written_is_counted_and_the_watch_goes_on(
     directory.mkdir()
     watch.look()
     assert len(told) == 2
-    loaded = load(path_for(directory, "importer"))
+    loaded = load(drawer(directory))
     assert loaded is not None
     assert loaded.totals.roles["worker"].exits[Outcome.SIGNAL] == 1
     watch.close()
@@ -246,14 +190,14 @@ def test_what_is_shown_was_saved_before(supervisor: Supervisor, tmp_path: Path) 
     for turn in range(3):
         worker = supervisor.fork()
         shown = group(watch.look())
-        state = load(path_for(tmp_path, "importer"))
+        state = load(drawer(tmp_path))
         assert state is not None
         assert state.totals.roles["worker"].starts == shown.starts == turn + 1
         assert worker in {process.pid for process in state.processes}
         os.kill(worker, signal.SIGKILL)
         wait_until(partial(is_gone, worker))
         shown = group(watch.look())
-        state = load(path_for(tmp_path, "importer"))
+        state = load(drawer(tmp_path))
         assert state is not None
         assert sum(state.totals.roles["worker"].exits.values()) == sum(shown.exits.values()) == turn + 1
     watch.close()
