@@ -10,11 +10,18 @@ list='
   test  promtool                     prometheus                   prometheus                   lints the exposition and the rules
   test  unshare                      util-linux                   -                            private PID and mount namespaces
   test  setpriv                      util-linux                   -                            processes of other users
+  test  postgres                     postgresql                   postgresql                   private servers that are frozen, locked and stopped
+  test  mariadbd                     mariadb-server-core          -                            the same; the core has no service and no data directory
+  test  pgbouncer                    pgbouncer                    pgbouncer                    a pooler between us and PostgreSQL
+  test  redis-server                 redis-server                 redis-server                 private servers, as above
+  test  faketime                     faketime                     -                            a server whose clock differs from ours
   bench prometheus-process-exporter  prometheus-process-exporter  prometheus-process-exporter  what we are measured against
 '
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # Debian keeps daemons there, and not on every user's PATH
+for folder in /usr/lib/postgresql/*/bin; do PATH+=:$folder; done # PostgreSQL's are on nobody's PATH
 policy=/usr/sbin/policy-rc.d
+clusters=/etc/postgresql-common/createcluster.conf
 tiers=" ${*:-test} "
 
 packages=() units=()
@@ -47,6 +54,14 @@ if [[ ! -e $policy ]]; then
   printf '#!/bin/sh\n# Put here for a moment by jobwarden, scripts/system-packages.sh.\nexit 101\n' |
     "${root[@]}" tee "$policy" >/dev/null
   "${root[@]}" chmod 755 "$policy"
+fi
+
+# Debian makes a database cluster with PostgreSQL, unless this file forbids it. The package keeps a file that is there.
+if [[ " ${packages[*]} " == *" postgresql "* && ! -e $clusters ]]; then
+  echo "no database cluster is made with PostgreSQL: $clusters forbids it from now on"
+  "${root[@]}" mkdir -p "${clusters%/*}"
+  printf '# Put here by jobwarden, scripts/system-packages.sh: the tests make servers of their own.\ncreate_main_cluster = false\n' |
+    "${root[@]}" tee "$clusters" >/dev/null
 fi
 
 install() {

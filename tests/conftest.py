@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from glob import glob
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+
+from tests import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +36,9 @@ def lacking(what: str, remedy: str) -> None:
 
 def require_program(program: str, *, package: str | None = None) -> str:
     """Give the path of a program that the test runs; skip (or fail, see REQUIRE_ALL) where it is not installed."""
-    # Debian keeps daemons in sbin, which is not on every user's PATH.
-    path = shutil.which(program) or shutil.which(program, path="/usr/local/sbin:/usr/sbin:/sbin")
+    # Debian keeps daemons in sbin, which is not on every user's PATH, and PostgreSQL's where nobody's PATH leads.
+    elsewhere = ["/usr/local/sbin", "/usr/sbin", "/sbin", *sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True)]
+    path = shutil.which(program) or shutil.which(program, path=os.pathsep.join(elsewhere))
     if path is None:
         lacking(f"{program} is not installed", f"scripts/system-packages.sh brings it (package {package or program})")
     assert path is not None
@@ -52,6 +56,27 @@ def require_root() -> None:
     """This test needs root: it makes namespaces, mounts, or processes of other users."""
     if os.geteuid() != 0:
         lacking("this test needs root", "run the tests as root, in a container if you like")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(require: Require) -> Iterator[servers.PostgresServer]:
+    """One PostgreSQL for all tests; who stops or freezes it puts it right in ``finally``, or starts an own one."""
+    with servers.postgres(require) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(require: Require) -> Iterator[servers.MariaDbServer]:
+    """One MariaDB for all tests; the same holds."""
+    with servers.mariadb(require) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pooled_server(require: Require, postgres_server: servers.PostgresServer) -> Iterator[servers.PgBouncer]:
+    """pgbouncer in transaction mode in front of ``postgres_server``."""
+    with servers.pgbouncer(require, postgres_server) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True, scope="session")

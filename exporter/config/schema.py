@@ -247,6 +247,13 @@ def _length(value: object, otherwise: float) -> float:
     return otherwise if length is None else length
 
 
+def longer(given: Mapping[str, object], key: str, usual: float, *, than: str, otherwise: float) -> Iterator[Flaw]:
+    """The rule that the duration ``key`` exceeds the duration ``than``; the numbers are their defaults in seconds."""
+    if _length(given.get(key), usual) <= _length(given.get(than), otherwise):
+        at = key if given.get(key) is not None else than
+        yield Flaw(f"{key} is not longer than {than}", f"raise {key}, or lower {than}", (at,))
+
+
 def _place(given: Mapping[str, object], *above: str) -> tuple[str, ...]:
     return (*above, "deadline" if given.get("deadline") is not None else "interval")
 
@@ -315,6 +322,33 @@ class DatabaseOptions(Options):
         if found is None:
             raise AssertionError("relations() lets no section pass without one of them")
         return found
+
+
+class JobLimitOptions(Options):
+    """From when on a job is stuck, and a queue too slow. What is not limited never is."""
+
+    max_runtime: Duration | None = None
+    max_runtime_by_queue: dict[Line, Duration] = {}
+    max_runtime_by_class: dict[Line, Duration] = {}
+    max_latency: Duration | None = None
+    max_latency_by_queue: dict[Line, Duration] = {}
+    time_zone: TimeZone | None = None
+    """Of recurring schedules that name none."""
+
+    def runtime_of(self, queue: str | None, job_class: str | None) -> float | None:
+        """Seconds that a job may run; None: any time. Its class decides before its queue."""
+        by_queue = self.max_runtime_by_queue.get(queue or "", self.max_runtime)
+        return self.max_runtime_by_class.get(job_class or "", by_queue) if job_class else by_queue
+
+    def latency_of(self, queue: str) -> float | None:
+        """Seconds that a ready job may wait in a queue; None: any time."""
+        return self.max_latency_by_queue.get(queue, self.max_latency)
+
+    @property
+    def shortest_runtime(self) -> float | None:
+        """The least of all limits of run time; None where there is none."""
+        limits = [*self.max_runtime_by_queue.values(), *self.max_runtime_by_class.values()]
+        return min([*limits, *([] if self.max_runtime is None else [self.max_runtime])], default=None)
 
 
 def models_in(options: type[BaseModel]) -> Iterable[type[BaseModel]]:

@@ -210,10 +210,10 @@ class Proc:
         lines = self.read(f"{pid}/status").decode("utf-8", "replace").splitlines()
         return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
-    def namespace(self, pid: int | str) -> int | None:
-        """Inode of the PID namespace; None when we may not know it."""
+    def namespace(self, pid: int | str, kind: str = "pid") -> int | None:
+        """Inode of the PID namespace, or of that of another kind such as uts; None when we may not know it."""
         try:
-            return os.stat(f"{self.root}/{pid}/ns/pid").st_ino
+            return os.stat(f"{self.root}/{pid}/ns/{kind}").st_ino
         except OSError:
             return None
 

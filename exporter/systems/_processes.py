@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter.model import Probe
@@ -10,9 +11,10 @@ from exporter.systems import Look
 from exporter.watch import PidFilePlan, RolePlan, Watch, WatchPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from exporter.config.schema import ChildOptions, MatchOptions, ProcessOptions, SupervisorOptions
+    from exporter.model import Found
     from exporter.watch import Surroundings
 
 
@@ -46,23 +48,37 @@ def watch_plan(name: str, options: ProcessOptions, interval: float, role_plans: 
     )
 
 
-def process_look(
-    options: SupervisorOptions, role_plans: tuple[RolePlan, ...], around: Surroundings
-) -> tuple[Look, ...]:
-    """The look at the process tree; empty when no process is configured (a watcher of files or databases only)."""
+def watch_for(
+    options: SupervisorOptions, role_plans: tuple[RolePlan, ...], around: Surroundings, *, lists_members: bool = False
+) -> Watch | None:
+    """The watch over the process tree; None when no process is configured (files or databases only)."""
     if options.process is None:
+        return None
+    plan = watch_plan(options.name, options.process, options.timing(Probe.PROCESS)[0], role_plans)
+    return Watch(replace(plan, lists_members=lists_members), around)
+
+
+def process_look(
+    options: SupervisorOptions, watch: Watch | None, refine: Callable[[Found], Found] = lambda found: found
+) -> tuple[Look, ...]:
+    """The look at the process tree, empty without one. ``refine`` adds what a system knows of what was found."""
+    if watch is None:
         return ()
     interval, deadline = options.timing(Probe.PROCESS)
-    watch = Watch(watch_plan(options.name, options.process, interval, role_plans), around)
+
+    def settle() -> Found | None:
+        found = watch.settle()
+        return None if found is None else refine(found)
+
     return (
         Look(
             probes=(Probe.PROCESS, Probe.CHILDREN),
             interval=interval,
             deadline=deadline,
-            run=watch.look,
+            run=lambda: refine(watch.look()),
             close=watch.close,
             retire=watch.retire,
-            settle=watch.settle,
+            settle=settle,
             drain=watch.drain,
             wake_fd=watch.wake_fd,
         ),

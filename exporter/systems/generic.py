@@ -8,7 +8,7 @@ from exporter.config.schema import ChildOptions, HeartbeatOptions, SupervisorOpt
 from exporter.model import Found, Probe
 from exporter.probes.heartbeats import HeartbeatReader, HeartbeatSpec
 from exporter.systems import Look
-from exporter.systems._processes import process_look, roles
+from exporter.systems._processes import process_look, roles, watch_for
 
 if TYPE_CHECKING:
     from exporter.watch import Surroundings
@@ -25,7 +25,7 @@ def looks(options: SupervisorOptions, surroundings: Surroundings) -> tuple[Look,
     """The process tree if a process is configured, heartbeat files if there are any."""
     mine = cast("Options", options)
     return (
-        *process_look(mine, roles(mine.children), surroundings),
+        *process_look(mine, watch_for(mine, roles(mine.children), surroundings)),
         *_heartbeat_look(mine, surroundings),
     )
 

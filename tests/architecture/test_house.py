@@ -33,8 +33,8 @@ LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)(?:#[^)\s]*)?\)")
 def system_names(package: tuple[Source, ...]) -> list[str]:
     """The systems: every file in systems/ but the package's own and what they share, whose names begin with _."""
     modules = (source.module for source in package if source.name.startswith("exporter/systems/"))
-    names = [module.rpartition(".")[2] for module in modules if module != "exporter.systems"]
-    return [name for name in names if not name.startswith("_")]
+    names = [module.split(".")[2] for module in modules if module != "exporter.systems"]
+    return [name for name in dict.fromkeys(names) if not name.startswith("_")]
 
 
 def definitions(source: Source) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,73 @@
+"""What a dialect is to the rest: a driver that connects, and links that answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Until when a session must be over."""
+
+    clock: Clock
+    end: float
+    """On the monotonic clock."""
+
+    def left(self) -> float:
+        """Seconds that are left, never negative."""
+        return max(0.0, self.end - self.clock.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The database's own time at the start of a session; see Session for what each means."""
+
+    now: float
+    zone_offset: float = 0.0
+    replica_lag: float | None = None
+
+
+class Link(Protocol):
+    """One connection. Every method but ``close`` raises ProbeError, and no other error of a driver gets out."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked again; False after any error of the connection itself."""
+        ...
+
+    def moment(self, limit: Limit) -> Moment:
+        """Begin a session: ask for the time, and prove that the server still answers."""
+        ...
+
+    def rows(self, sql: str, binds: Mapping[str, object], limit: Limit) -> list[tuple[Any, ...]]:
+        """Every row of one statement."""
+        ...
+
+    def columns(self, prefix: str, limit: Limit) -> list[tuple[Any, ...]]:
+        """(table, column) of every table or view whose name begins with ``prefix``."""
+        ...
+
+    def finish(self) -> None:
+        """End a session: raise when what was read must not be believed."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; never raises."""
+        ...
+
+
+class Driver(Protocol):
+    """One configured database, as its dialect connects to it."""
+
+    kept: bool
+    """Whether a connection may serve more than one session."""
+
+    def connect(self, limit: Limit) -> Link:
+        """Connect anew; raises ProbeError."""
+        ...

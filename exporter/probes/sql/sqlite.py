@@ -1,0 +1,237 @@
+"""SQLite: one connection per session, and never a byte or a file changed (row D15).
+
+Measured with SQLite 3.40: ``mode=ro`` alone writes. On a WAL database that was stopped cleanly (no -wal, no -shm) it
+creates both; on one whose application was killed it rebuilds the -shm. ``readonly_shm=1`` reads a live writer's
+database and a killed one's and changes nothing, but needs the -shm. So a WAL database is read
+
+- with -wal and -shm beside it: ``mode=ro&readonly_shm=1``;
+- with no -wal, and no live process of the application: ``immutable=1``, and what was read is thrown away if anything
+  beside or of the file changed meanwhile (then somebody opened it, and immutable reading may have seen a mixture);
+- in every other state not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from exporter.model import Reason
+from exporter.probes.errors import ProbeError
+from exporter.probes.files import shown
+from exporter.probes.sql import sqlite_file
+from exporter.probes.sql.link import Moment
+from exporter.probes.sql.statements import marked
+from exporter.words import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from exporter.clock import Clock
+    from exporter.probes.sql.address import Address
+    from exporter.probes.sql.link import Limit
+
+_OPCODES: Final = 1_000
+"""Of SQLite's virtual machine between two looks at the clock: some 10 microseconds."""
+_LONGEST: Final = 16 << 20
+"""No value of a look is longer; a hostile file cannot have us hold a gigabyte."""
+_MESSAGE: Final = 200
+
+_COLUMNS: Final = """
+    SELECT m.name, c.name FROM sqlite_master AS m, pragma_table_xinfo(m.name) AS c
+    WHERE m.type IN ('table', 'view') AND substr(m.name, 1, :length) = :prefix
+"""
+_REASONS: Final = {
+    sqlite3.SQLITE_BUSY: Reason.LOCKED,
+    sqlite3.SQLITE_LOCKED: Reason.LOCKED,
+    sqlite3.SQLITE_PROTOCOL: Reason.LOCKED,
+    sqlite3.SQLITE_INTERRUPT: Reason.TIMEOUT,
+    sqlite3.SQLITE_NOTADB: Reason.MALFORMED,
+    sqlite3.SQLITE_CORRUPT: Reason.MALFORMED,
+    sqlite3.SQLITE_FORMAT: Reason.MALFORMED,
+    sqlite3.SQLITE_TOOBIG: Reason.MALFORMED,
+    sqlite3.SQLITE_IOERR: Reason.IO,
+    sqlite3.SQLITE_CANTOPEN: Reason.IO,
+    sqlite3.SQLITE_FULL: Reason.IO,
+    sqlite3.SQLITE_NOMEM: Reason.IO,
+    sqlite3.SQLITE_PERM: Reason.DENIED,
+    sqlite3.SQLITE_AUTH: Reason.DENIED,
+    sqlite3.SQLITE_READONLY: Reason.DENIED,
+    sqlite3.SQLITE_SCHEMA: Reason.RACING,
+}
+"""By the primary result code (https://www.sqlite.org/rescode.html)."""
+_REMEDIES: Final = {
+    Reason.LOCKED: "it is asked again at the next look",
+    Reason.TIMEOUT: "give the probe a longer deadline",
+    Reason.MALFORMED: "check the file with the application's own tools (PRAGMA integrity_check)",
+    Reason.IO: "look at the file system that holds it",
+    Reason.DENIED: "give the exporter's user read access to it, to its -wal and -shm",
+    Reason.RACING: "it is asked again at the next look",
+    Reason.SCHEMA: "is it the right file, and were the migrations run?",
+    Reason.INTERNAL: "report it as a bug",
+}
+
+
+class Driver:
+    """One SQLite file."""
+
+    kept = False
+
+    def __init__(self, address: Address, deadline: float, clock: Clock, live: Callable[[], bool | None]) -> None:
+        self._path = address.database
+        self._patience = min(0.5, 0.25 * deadline)
+        self._clock = clock
+        self._live = live
+
+    def connect(self, limit: Limit) -> Link:
+        """Open the file for one session; raises ProbeError."""
+        file = sqlite_file.hold(self._path, limit, self._patience)
+        try:
+            how, unchanged = self._way(file)
+            link = Link(self._path, file, self._clock, limit, unchanged=unchanged)
+            link.open(how, self._patience)
+        except BaseException:
+            file.close()
+            raise
+        return link
+
+    def _way(self, file: sqlite_file.File) -> tuple[str, bool]:
+        """How the file may be opened, and whether nothing may change while it is read."""
+        journal = file.beside("-journal")
+        if not file.wal:
+            return "mode=ro", False
+        wal, shm = file.beside("-wal"), file.beside("-shm")
+        if wal is not None and shm is not None:
+            for suffix in ("-wal", "-shm"):
+                if not os.access(file.path + suffix, os.R_OK):
+                    raise sqlite_file.failed(self._path + suffix, PermissionError(13, ""))
+            return "mode=ro&readonly_shm=1", False
+        if wal is not None or journal is not None:
+            raise ProbeError(
+                Reason.LOCKED,
+                f"{shown(self._path)} has a {'-wal without its -shm' if wal is not None else '-journal'} beside it, "
+                "so part of it can only be read by writing; let the application open it once (if this is a copy, "
+                "copy all of its files while the application is stopped)",
+            )
+        if self._live():
+            raise ProbeError(
+                Reason.LOCKED,
+                f"{shown(self._path)} has no -wal, so nobody has it open, but a process of the application runs and "
+                "may open it at any moment; it can be read once the application has",
+            )
+        return "mode=ro&immutable=1", True
+
+
+class Link:
+    """One session's connection, and the file under it."""
+
+    def __init__(self, path: str, file: sqlite_file.File, clock: Clock, limit: Limit, *, unchanged: bool) -> None:
+        self._path = path
+        self._file = file
+        self._clock = clock
+        self._unchanged = unchanged
+        self._states = self._see() if unchanged else ()
+        self._limit = limit
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Until it is closed: a file does not hang up."""
+        return self._connection is not None
+
+    def open(self, how: str, patience: float) -> None:
+        """Open the database; raises ProbeError and leaves nothing open."""
+        uri = f"file:{quote(os.fsencode(self._file.path))}?{how}"
+        connection = None
+        try:
+            connection = sqlite3.connect(
+                uri, uri=True, timeout=patience, isolation_level=None, check_same_thread=False, cached_statements=0
+            )
+            connection.text_factory = _text
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+            connection.set_progress_handler(self._late, _OPCODES)
+            # trusted_schema: a view of a hostile file may not call functions that have effects
+            for pragma in ("query_only=ON", "trusted_schema=OFF", "cell_size_check=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            self._still_there()
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise self._translated(error) from None
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+        self._connection = connection
+
+    def moment(self, limit: Limit) -> Moment:
+        """A file has no clock: it is ours."""
+        self._limit = limit
+        return Moment(self._clock.wall())
+
+    def rows(self, sql: str, binds: Mapping[str, object], limit: Limit) -> list[tuple[Any, ...]]:
+        """Every row of one statement."""
+        self._limit = limit
+        if self._connection is None:
+            raise ProbeError(Reason.INTERNAL, f"{shown(self._path)} is closed already; report it as a bug")
+        statement, values = marked(sql, binds)
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
+            raise self._translated(error) from None
+
+    def columns(self, prefix: str, limit: Limit) -> list[tuple[Any, ...]]:
+        """(table, column) of every table or view whose name begins with ``prefix``."""
+        return self.rows(_COLUMNS, {"prefix": prefix, "length": len(prefix)}, limit)
+
+    def finish(self) -> None:
+        """Throw away what was read if the file was replaced, or was opened by somebody while it had to rest."""
+        if self._connection is not None and self._unchanged and (self._see() != self._states or self._file.replaced()):
+            raise ProbeError(
+                Reason.RACING,
+                f"{shown(self._path)} was opened by somebody while it was read as one that nobody has open; "
+                "what was read is thrown away, and it is read again at the next look",
+            )
+
+    def close(self) -> None:
+        """Close the connection, then the file: never the other way round."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            self._file.close()
+
+    def _still_there(self) -> None:
+        if self._file.replaced():
+            raise ProbeError(Reason.RACING, f"{shown(self._path)} was replaced while it was opened; look again")
+
+    def _late(self) -> bool:
+        return self._limit.left() <= 0
+
+    def _see(self) -> tuple[sqlite_file.State, ...]:
+        return tuple(sqlite_file.state_of(self._file.path + suffix) for suffix in ("", "-wal", "-shm", "-journal"))
+
+    def _translated(self, error: Exception) -> ProbeError:
+        code: int | None = getattr(error, "sqlite_errorcode", None)
+        words = clean(str(error), _MESSAGE)
+        if code is None:
+            reason = Reason.INTERNAL
+        elif code == sqlite3.SQLITE_READONLY_ROLLBACK:
+            return ProbeError(
+                Reason.LOCKED,
+                f"{shown(self._path)} was left in the middle of a transaction (hot journal), which only a writer can "
+                "roll back; let the application open it once",
+            )
+        elif code & 0xFF == sqlite3.SQLITE_ERROR:
+            reason = Reason.SCHEMA if "no such " in words or "no column" in words else Reason.INTERNAL
+        elif code & 0xFF == sqlite3.SQLITE_BUSY:
+            return sqlite_file.locked(self._path)
+        else:
+            reason = _REASONS.get(code & 0xFF, Reason.IO)
+        return ProbeError(reason, f"{shown(self._path)}: {words}; {_REMEDIES[reason]}")
+
+
+def _text(data: bytes) -> str:
+    """Text as far as it is text: a byte that is none must not lose its row."""
+    return data.decode("utf-8", "replace")
