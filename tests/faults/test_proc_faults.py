@@ -137,10 +137,10 @@ class Nth(Proc):
         self.tick()
         return Proc.executable(self, pid)
 
-    def namespace(self, pid: int | str) -> int | None:
+    def namespace(self, pid: int | str, kind: str = "pid") -> int | None:
         """Counted."""
         self.tick()
-        return Proc.namespace(self, pid)
+        return Proc.namespace(self, pid, kind)
 
     def children(self, pid: int) -> list[int] | None:
         """Counted; its reads count too."""
