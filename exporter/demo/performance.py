@@ -11,7 +11,7 @@ from exporter import logs
 from exporter.app import App, StartError, surroundings
 from exporter.config import load_text
 from exporter.demo.script import CALM, FAULTS, seen
-from exporter.demo.stage import NAME, WORKERS, Stage, StageError, stage
+from exporter.demo.stage import NAME, QUEUE, WORKERS, Stage, StageError, stage
 from exporter.demo.telling import Teller
 from exporter.model import Answer
 from exporter.status import show
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WITHIN: Final = 10.0
 """Seconds in which the metrics must show a fault."""
 GLANCE: Final = 0.05
-PAUSE: Final = 1.5
+PAUSE: Final = 1.25
 """Seconds to read one step before the next."""
 
 
@@ -82,9 +82,11 @@ class Story:
             await asyncio.sleep(GLANCE)
         self._stop_on_signals()
         url = f"{self.app.urls[0]}/metrics"
-        pid = 0 if self.stage.supervisor is None else self.stage.supervisor.pid
-        self.teller.say(f"{NAME} (pid {pid}) is a real supervisor: it forks {WORKERS} workers, keeps a PID file and")
-        self.teller.say(f"touches a heartbeat file every second. jobwarden watches it from the outside: {url}")
+        self.teller.say(
+            f"{NAME} is a real supervisor: it forks {WORKERS} workers, keeps a PID file and touches a heartbeat"
+        )
+        self.teller.say(f"file every second. {QUEUE} is a little Solid Queue with its database in SQLite.")
+        self.teller.say(f"jobwarden watches both from the outside: {url}")
         for step in (CALM, *FAULTS):
             if not await self._perform(step):
                 return False
@@ -106,28 +108,28 @@ class Story:
         if step.broken:
             self.teller.event("break", f"{step.name}: {step.broken}")
         await step.act(self.stage)
-        if not await self._shown(step.name, step.lines, step.faults):
+        if not await self._shown(step, step.name, step.lines, step.faults):
             return False
-        snapshot, faults = self._verdicts()
-        for fault in faults:
+        for fault in self._verdicts(step.supervisor)[1]:
             if fault.kind in step.faults:
                 self.teller.event("verdict", f"{fault.kind.replace('_', ' ')}: {fault.evidence}")
         if not step.broken:
-            self.teller.event("well", headline(snapshot, faults))
+            for name in (NAME, QUEUE):
+                self.teller.event("well", f"{name}: {headline(*self._verdicts(name))}")
         if step.mend is None:
             return True
         await asyncio.sleep(PAUSE)
         self.teller.event("mended", step.mended)
         await step.mend(self.stage)
-        return await self._shown(f"{step.name}, mended", step.mended_lines, ())
+        return await self._shown(step, f"{step.name}, mended", step.mended_lines, ())
 
-    async def _shown(self, name: str, lines: tuple[str, ...], kinds: tuple[FaultKind, ...]) -> bool:
+    async def _shown(self, step: Step, name: str, lines: tuple[str, ...], kinds: tuple[FaultKind, ...]) -> bool:
         """Wait until the metrics and the verdicts show something, and print the lines."""
         deadline = self.teller.seconds + WITHIN
         while True:
             exposition = (await self.app.metrics(openmetrics=False, names=frozenset())).decode()
             found, missing = seen(lines, exposition)
-            sure = {fault.kind for fault in self._verdicts()[1] if fault.answer is Answer.YES}
+            sure = {fault.kind for fault in self._verdicts(step.supervisor)[1] if fault.answer is Answer.YES}
             missing += [f"the verdict {kind.replace('_', ' ')}" for kind in kinds if kind not in sure]
             if not missing:
                 break
@@ -139,8 +141,8 @@ class Story:
             self.teller.event("metric", line)
         return True
 
-    def _verdicts(self) -> tuple[Snapshot, tuple[Fault, ...]]:
-        post = self.app.sampler.posts[NAME]
+    def _verdicts(self, name: str) -> tuple[Snapshot, tuple[Fault, ...]]:
+        post = self.app.sampler.posts[name]
         snapshot = post.snapshot(self.app.around.clock)
         return snapshot, standing(judge(snapshot, tuple(post.history)))
 
@@ -148,7 +150,7 @@ class Story:
         self.teller.say()
         self.teller.event("done", f"{len(FAULTS)} faults were made, seen and mended; what `jobwarden status` says now:")
         self.teller.say()
-        show([self._verdicts()[0]])
+        show([self._verdicts(name)[0] for name in (NAME, QUEUE)])
         if self.keep:
             self.teller.say(f"Look around: {url}   Ctrl-C ends the demo and removes everything.")
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from exporter.demo.stage import MAX_AGE, STRANGER, Stage
+from exporter.demo.stage import MAX_AGE, NAME, QUEUE, STRANGER, Stage
 from exporter.model import FaultKind
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class Step:
     act: Act
     lines: tuple[str, ...]
     faults: tuple[FaultKind, ...] = ()
+    supervisor: str = NAME
+    """Whose verdicts they are."""
     mended: str = ""
     mend: Act | None = None
     mended_lines: tuple[str, ...] = ()
@@ -41,6 +43,11 @@ CALM: Final = Step(
         'jobwarden_pidfile_state{state="ok",supervisor="importer"} 1.0',
         'jobwarden_children{role="worker",state="sleeping",supervisor="importer"} 3.0',
         'jobwarden_heartbeats{heartbeat="loop",state="fresh",supervisor="importer"} 1.0',
+        'jobwarden_supervisor_up{supervisor="billing"} 1.0',
+        'jobwarden_children{role="worker",state="sleeping",supervisor="billing"} 2.0',
+        'jobwarden_heartbeats{heartbeat="worker",state="fresh",supervisor="billing"} 2.0',
+        'jobwarden_jobs{queue="default",state="in_process",supervisor="billing"} 4.0',
+        'jobwarden_jobs{queue="default",state="ready",supervisor="billing"} 8.0',
     ),
 )
 
@@ -132,7 +139,51 @@ REUSED: Final = Step(
     ),
 )
 
-FAULTS: Final = (KILLED, FAILED, ZOMBIE, SILENT, REUSED)
+DEAD_OWNER: Final = Step(
+    name="jobs of a dead worker",
+    broken="a worker of billing is killed in the middle of 2 jobs, and its supervisor does not notice; Solid Queue goes"
+    " by heartbeats, and would take 5 minutes and more to fail the jobs",
+    act=lambda stage: stage.order_queue("kill"),
+    lines=(
+        'jobwarden_heartbeats{heartbeat="worker",state="stale",supervisor="billing"} 0.0',
+        'jobwarden_heartbeats{heartbeat="worker",state="dead",supervisor="billing"} 1.0',
+        'jobwarden_stuck_jobs{queue="default",reason="dead_owner",supervisor="billing"} 2.0',
+    ),
+    faults=(FaultKind.JOBS_ORPHANED,),
+    supervisor=QUEUE,
+    mended="the supervisor reaps the worker, fails its jobs and forks another worker, which takes the next jobs",
+    mend=lambda stage: stage.order_queue("reap"),
+    mended_lines=(
+        'jobwarden_stuck_jobs{queue="default",reason="dead_owner",supervisor="billing"} 0.0',
+        'jobwarden_job_failures_total{reason="process_exit",supervisor="billing"} 2.0',
+        'jobwarden_children{role="worker",state="sleeping",supervisor="billing"} 2.0',
+        'jobwarden_jobs{queue="default",state="in_process",supervisor="billing"} 4.0',
+    ),
+)
+
+ORPHANED: Final = Step(
+    name="orphaned jobs",
+    broken="somebody deletes a worker's row from solid_queue_processes; the worker sees it, leaves and is replaced, but"
+    " its 2 jobs are nobody's now",
+    act=lambda stage: stage.order_queue("forget"),
+    lines=(
+        'jobwarden_children{role="worker",state="sleeping",supervisor="billing"} 2.0',
+        'jobwarden_heartbeats{heartbeat="worker",state="fresh",supervisor="billing"} 2.0',
+        'jobwarden_stuck_jobs{queue="default",reason="orphaned",supervisor="billing"} 2.0',
+    ),
+    faults=(FaultKind.JOBS_ORPHANED,),
+    supervisor=QUEUE,
+    mended="billing is restarted: only at its start does Solid Queue look for such jobs, and fails them",
+    mend=lambda stage: stage.restart_queue(),
+    mended_lines=(
+        'jobwarden_supervisor_restarts_total{supervisor="billing"} 1.0',
+        'jobwarden_stuck_jobs{queue="default",reason="orphaned",supervisor="billing"} 0.0',
+        'jobwarden_job_failures_total{reason="process_missing",supervisor="billing"} 2.0',
+        'jobwarden_jobs{queue="default",state="in_process",supervisor="billing"} 4.0',
+    ),
+)
+
+FAULTS: Final = (KILLED, FAILED, ZOMBIE, SILENT, REUSED, DEAD_OWNER, ORPHANED)
 
 
 def seen(lines: tuple[str, ...], exposition: str) -> tuple[list[str], list[str]]:

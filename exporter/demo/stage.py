@@ -17,14 +17,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from exporter.clock import Clock
 
 NAME: Final = "importer"
 WORKERS: Final = 3
+QUEUE: Final = "billing"
+"""The supervisor that is a Solid Queue."""
 INTERVAL: Final = 1
 MAX_AGE: Final = 3
 """Seconds after which the demo's heartbeat is stale."""
@@ -35,9 +38,10 @@ PATIENCE: Final = 5.0
 """Seconds that a process has to begin, or to end."""
 
 SH: Final = "/bin/sh"
-SWEEP: Final = 'read -r end; rm -rf -- "$1"'
+SWEEP: Final = 'read -r end; for try in 1 2 3 4 5; do rm -rf -- "$1" 2>/dev/null && break; sleep 0.2; done'
+"""It tries again where somebody made a file at that very moment."""
 IDLE: Final = "read -r end"
-PROGRAM: Final = Path(__file__).with_name("supervisor.py")
+PROGRAMS: Final = Path(__file__).parent
 PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
 
 CONFIGURATION: Final = """\
@@ -50,23 +54,31 @@ supervisors:
       - {{role: worker, match: {{cmdline: '{name}: worker'}}, expected: {workers}}}
     heartbeats:
       - {{name: loop, file: {beat_file}, max_age: {max_age}s}}
+  - name: {queue}
+    system: solid_queue
+    process: {{pidfile: {queue_pid_file}}}
+    database: {{url: {queue_database}}}
+    heartbeat: {{interval: 1s}}
 """
 
 
 class StageError(Exception):
-    """The little supervisor does not start; the message says why."""
+    """A supervisor does not start; the message says why."""
 
 
 @dataclass(slots=True, eq=False)
 class Stage:
-    """A supervisor with its workers, and later a stranger."""
+    """A supervisor with its workers, a Solid Queue with its database, and later a stranger."""
 
     directory: Path
     clock: Clock
     broom: Process
     supervisor: Process | None = None
+    queue: Process | None = None
     stranger: Process | None = None
     _pipes: list[tuple[int, int]] = field(default_factory=list)
+    _programs: list[Process] = field(default_factory=list)
+    """Everything that was started of ours."""
     _orphans: int = 0
 
     @property
@@ -84,11 +96,22 @@ class Stage:
             max_age=MAX_AGE,
             pid_file=json.dumps(str(self.pid_file)),
             beat_file=json.dumps(str(self._beat_file)),
+            queue=QUEUE,
+            queue_pid_file=json.dumps(str(self._queue_pid_file)),
+            queue_database=json.dumps(f"sqlite:///{quote(os.fsencode(self._queue_database))}"),
         )
 
     @property
     def _beat_file(self) -> Path:
         return self.directory / f"{NAME}.beat"
+
+    @property
+    def _queue_pid_file(self) -> Path:
+        return self.directory / f"{QUEUE}.pid"
+
+    @property
+    def _queue_database(self) -> Path:
+        return self.directory / f"{QUEUE}.sqlite3"
 
     # --- what the timetable does
 
@@ -100,20 +123,49 @@ class Stage:
         """
         self._pipes = self._pipes or [os.pipe() for _ in range(WORKERS)]
         reading = [pipe[0] for pipe in self._pipes]
-        process = self.supervisor = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", PROGRAM, self.pid_file, self._beat_file, *map(str, reading),
-            stdin=PIPE, stdout=DEVNULL, pass_fds=reading, start_new_session=True,
+        self.supervisor = await self._start(
+            self.pid_file, "supervisor.py", self.pid_file, self._beat_file, *map(str, reading), pass_fds=reading
+        )
+
+    async def start_queue(self) -> None:
+        """Start the Solid Queue; its rows and processes may come a moment later.
+
+        Raises:
+            StageError: it does not come up.
+        """
+        self.queue = await self._start(
+            self._queue_pid_file, "solid_queue.py", self._queue_pid_file, self._queue_database
+        )
+
+    async def _start(
+        self, pid_file: Path, program: str, *arguments: str | Path, pass_fds: Sequence[int] = ()
+    ) -> Process:
+        """Start a program of ours; it has written its PID file when this returns."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", PROGRAMS / program, *arguments,
+            stdin=PIPE, stdout=DEVNULL, pass_fds=pass_fds, start_new_session=True,
         )  # fmt: skip
+        self._programs.append(process)
         deadline = self.clock.monotonic() + PATIENCE
-        while not self._claimed_by(process):
+        while not _names(pid_file, process):
             if process.returncode is not None or self.clock.monotonic() > deadline:
-                raise StageError(f"the demo's supervisor does not start (exit code {process.returncode}); see above")
+                raise StageError(f"the demo's {program} does not start (exit code {process.returncode}); see above")
             await asyncio.sleep(0.02)
+        return process
 
     async def order_supervisor(self, order: str) -> None:
         """Tell the supervisor to behave, or not to: "reap off", "beat on"."""
-        if self.supervisor is not None and self.supervisor.stdin is not None:
-            self.supervisor.stdin.write(f"{order}\n".encode())
+        _order(self.supervisor, order)
+
+    async def order_queue(self, order: str) -> None:
+        """Tell the Solid Queue what befalls it: "kill", "reap", "forget"."""
+        _order(self.queue, order)
+
+    async def restart_queue(self) -> None:
+        """Let the Solid Queue stop in good order, and start another."""
+        _order(self.queue, "stop")
+        await _end(self.queue)
+        await self.start_queue()
 
     async def order_worker(self, number: int, order: str) -> None:
         """Let a worker, counted from 1, run a line of shell."""
@@ -151,13 +203,11 @@ class Stage:
         for reading, writing in self._pipes:
             os.close(writing)
             os.close(reading)
-        await _end(self.supervisor)
+        for program in self._programs:
+            await _end(program)
         await self._reap_orphans()
         await _end(self.stranger)
         await _end(self.broom)
-
-    def _claimed_by(self, process: Process) -> bool:
-        return self.pid_file.exists() and self.pid_file.read_text().strip() == str(process.pid)
 
     async def _reap_orphans(self) -> None:
         """Wait for the workers that outlived their supervisor: they are our children now (see ``adopt_orphans``).
@@ -175,10 +225,10 @@ class Stage:
 
 @asynccontextmanager
 async def stage(clock: Clock) -> AsyncIterator[Stage]:
-    """A stage with its supervisor up.
+    """A stage with both supervisors up.
 
     Raises:
-        StageError: the supervisor does not come up.
+        StageError: one of them does not come up.
     """
     adopt_orphans()
     directory = await asyncio.to_thread(make_directory)
@@ -188,6 +238,7 @@ async def stage(clock: Clock) -> AsyncIterator[Stage]:
     made = Stage(directory, clock, broom)
     try:
         await made.start_supervisor()
+        await made.start_queue()
         yield made
     finally:
         await made.close()
@@ -201,6 +252,15 @@ def make_directory() -> Path:
 def adopt_orphans() -> None:
     """Become the parent of grandchildren that lose theirs: PID 1 of a container often reaps nobody."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _names(pid_file: Path, process: Process) -> bool:
+    return pid_file.exists() and pid_file.read_text().strip() == str(process.pid)
+
+
+def _order(process: Process | None, order: str) -> None:
+    if process is not None and process.stdin is not None:
+        process.stdin.write(f"{order}\n".encode())
 
 
 async def _end(process: Process | None) -> None:
