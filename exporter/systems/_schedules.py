@@ -28,6 +28,7 @@ _WEEK_SEEN: Final = 8 * _DAY
 """A history of this length has shown the rests of a week: nights, and the days that a task leaves out."""
 _LONGEST: Final = 500
 """Characters; the column takes 255 in MySQL, and no schedule that a person wrote is longer."""
+_SUMMER_TIME: Final = 3600.0
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 _NICKNAMES: Final = {
@@ -110,13 +111,19 @@ def late(history: TaskHistory, now: float, *, zones: Sequence[str]) -> bool | No
         slots = _next_slots(reading.cron, named, newest)
         if slots:
             return now > max(slots) + GRACE
+        if any(gap < _shortest_gap(reading.cron) - _SUMMER_TIME for gap in _gaps(runs)):
+            return None  # the runs are those of another schedule: this one is new
     period = _learnt_period(words, runs)
     return None if period is None else now > newest + 2 * period + GRACE
 
 
+def _gaps(runs: Sequence[float]) -> list[float]:
+    return [later - earlier for later, earlier in pairwise(runs)]
+
+
 def _learnt_period(words: str, runs: Sequence[float]) -> float | None:
     """The largest gap between runs, None while too little is known."""
-    gaps = [later - earlier for later, earlier in pairwise(runs)]
+    gaps = _gaps(runs)
     if len(gaps) < 2 or (runs[0] - runs[-1] < _WEEK_SEEN and _may_rest(words.lower())):  # noqa: PLR2004
         return None
     return max(gaps)
@@ -219,6 +226,16 @@ def _next_slot(cron: str, zone_name: str, newest: float) -> float | None:
     except (OverflowError, ValueError):  # beyond the years that datetime has
         return math.inf
     return math.inf
+
+
+@lru_cache(maxsize=512)
+def _shortest_gap(cron: str) -> float:
+    """Seconds between two slots, as short as any of the first ten of a year."""
+    try:
+        slots = [slot.timestamp() for slot in islice(CronSim(cron, _EPOCH), 10)]
+    except (OverflowError, ValueError, CronSimError):
+        return 0.0
+    return min((later - earlier for earlier, later in pairwise(slots)), default=0.0)
 
 
 def _is_slot(simulation: CronSim, at: datetime) -> bool:

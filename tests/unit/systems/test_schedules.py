@@ -318,3 +318,19 @@ def test_a_task_that_ran_in_all_its_slots_is_never_late_before_the_next(
             assert late(task, now, zones=(zone, "UTC")) is False
         if zone != "Australia/Lord_Howe":  # half an hour of summer time: a slot may be passed over, never made up
             assert late(task, due[index] + 61, zones=(zone,)) is True
+
+
+@pytest.mark.parametrize("schedule", ["0 3 * * *", "every day at 3am", "@weekly"])
+def test_a_task_that_became_rarer_is_not_late_by_its_old_period(schedule: str) -> None:
+    """Runs that lie closer than the schedule allows are those of the schedule before a deployment."""
+    newest = at("2026-11-21 14:00")
+    hourly = history(schedule, newest, newest - 3600, newest - 7200, newest - 10800)
+    assert late(hourly, newest + 5 * 3600, zones=("UTC",)) is None
+
+
+def test_a_task_of_an_unknown_zone_is_still_judged_by_its_days() -> None:
+    """Runs at an hour that fits no zone we know, a day apart as the schedule says."""
+    newest = at("2026-11-21 08:00")
+    daily = history("0 3 * * *", newest, newest - 86400, newest - 2 * 86400)
+    assert late(daily, newest + 86400 + 120, zones=("UTC",)) is False
+    assert late(daily, newest + 2 * 86400 + 61, zones=("UTC",)) is True
