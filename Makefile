@@ -1,5 +1,5 @@
 # make demo and make test are all that a newcomer needs; both do all of their set-up, in .venv and nowhere else
-# (make test asks apt for Prometheus too, where it may: see scripts/system-packages.sh).
+# (make test asks apt for Prometheus and database servers too, where it may: see scripts/system-packages.sh).
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
