@@ -328,7 +328,8 @@ class RecurringTask:
 
     task: str
     last_run_at: float | None
-    late: bool
+    late: bool | None
+    """None where it cannot be known: no run to count from, or runs vanish."""
 
 
 @dataclass(frozen=True, slots=True)

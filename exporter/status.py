@@ -192,7 +192,7 @@ def _jobs(jobs: Jobs, now: float) -> Iterator[Text]:
         text = Text(f"{_INDENT}recurring {clean(task.task)}: ")
         if task.late:
             text.append("late", "bold red").append(", ")
-        ran = "never ran" if task.last_run_at is None else f"last ran {span(max(0.0, now - task.last_run_at))} ago"
+        ran = "no run known" if task.last_run_at is None else f"last ran {span(max(0.0, now - task.last_run_at))} ago"
         yield text.append(ran)
     if len(tasks) > SHOWN_TASKS:
         yield Text(f"{_INDENT}and {count(len(tasks) - SHOWN_TASKS, 'more recurring task')}")

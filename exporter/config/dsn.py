@@ -1,5 +1,6 @@
-"""The syntax of database URLs, and whether their driver is installed; without any driver: they quote what they do
-not understand (facts F14).
+"""The syntax of database URLs, and whether their driver is installed.
+
+Drivers are not asked: they quote what they do not understand (facts F14).
 """
 
 from __future__ import annotations

@@ -188,7 +188,9 @@ def _jobs(series: Series, jobs: Jobs) -> None:
         if count.count > 0:
             series.moment(m.STUCK_JOB_OLDEST, count.oldest_at, count.queue, count.reason)
     if jobs.recurring is not None:
-        series.put(m.RECURRING_LATE, sum(task.late for task in jobs.recurring))
+        known = [task.late for task in jobs.recurring if task.late is not None]
+        if known or not jobs.recurring:
+            series.put(m.RECURRING_LATE, sum(known))
     series.put(m.DATABASE_CLOCK_SUSPECT, jobs.clock_suspect)
     series.put(m.DATABASE_REPLICA_LAG, jobs.replica_lag)
     for queue in queues:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 WRITTEN_LATE: Final = 5.0
 """Seconds by which a record may be older than the process that wrote it: clocks are not that exact."""
+DRIFT: Final = 1.5
+"""Seconds by which the time of a start may be wrong while no clock was set: EpochOffset lets 1 s pass."""
 SLOW_START: Final = 600.0
 """A main process writes its record at most so long after its start: a large application needs minutes to boot."""
 AFTER: Final = 2.0
@@ -118,8 +120,8 @@ class Owners:
             and -WRITTEN_LATE <= owner.registered_at - started <= SLOW_START
             and name in {None, owner.host}
         ]
-        # What was written before it began may be of the one that had its number before.
-        own = [(at, owner) for at, owner in fitting if at >= started] or fitting
+        # What was written before it began is of the one that had its number before.
+        own = [(at, owner) for at, owner in fitting if at >= started - DRIFT] or fitting
         if len(own) != 1:
             # None yet, or hosts whose names or numbers are alike: a guess could be another host's.
             alike = {owner.id for _, owner in own}
@@ -149,7 +151,7 @@ class Owners:
         return names[0].decode("utf-8", "replace") or None if names else None
 
     def _has_written(self, main: ProcessRef) -> bool:
-        """Whether its record was there for sure when these ones were read: a main process writes it before its title."""
+        """Whether its record was there for sure when these were read: a main process writes it before its title."""
         identity = main.pid, main.start_ticks
         before, self._titled = self._titled, None
         try:

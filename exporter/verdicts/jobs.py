@@ -99,7 +99,7 @@ def recurring_late(snapshot: Snapshot) -> Decided | None:
 
 
 def _last_run(task: RecurringTask, now: float) -> str:
-    ran = "never ran" if task.last_run_at is None else f"last ran {_ago(task.last_run_at, now)} ago"
+    ran = "no run known" if task.last_run_at is None else f"last ran {_ago(task.last_run_at, now)} ago"
     return f"{clean(task.task)} ({ran})"
 
 

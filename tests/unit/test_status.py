@@ -118,9 +118,9 @@ def test_failures_and_recurring_tasks_are_shown(shown: Callable[..., list[str]])
 
 
 def test_many_recurring_tasks_are_counted(shown: Callable[..., list[str]]) -> None:
-    """Ten are shown; one that never ran says so."""
+    """Ten are shown; one that no run known says so."""
     lines = shown(Jobs(recurring=tuple(RecurringTask(f"t{number:02}", None, late=False) for number in range(13))))
-    assert "recurring t00: never ran" in lines
+    assert "recurring t00: no run known" in lines
     assert sum(line.startswith("recurring") for line in lines) == 10
     assert "and 3 more recurring tasks" in lines
 

@@ -221,12 +221,12 @@ def test_late_tasks_are_named_with_their_last_run() -> None:
         RecurringTask("nightly", NOW - 90_000, late=True), RecurringTask("new", None, late=True),
         RecurringTask("fine", NOW - 5, late=False),
     ))  # fmt: skip
-    words = "2 recurring tasks late: new (never ran), nightly (last ran 1 day ago)"
+    words = "2 recurring tasks late: new (no run known), nightly (last ran 1 day ago)"
     assert verdict(FaultKind.RECURRING_LATE, jobs=jobs) == Fault(FaultKind.RECURRING_LATE, Answer.YES, words)
     many = Jobs(recurring=tuple(RecurringTask(f"t{number}", None, late=True) for number in range(7)))
     evidence = verdict(FaultKind.RECURRING_LATE, jobs=many).evidence
-    assert evidence.startswith("7 recurring tasks late: t0 (never ran), ")
-    assert evidence.endswith("t4 (never ran), 2 more tasks")
+    assert evidence.startswith("7 recurring tasks late: t0 (no run known), ")
+    assert evidence.endswith("t4 (no run known), 2 more tasks")
 
 
 def test_a_system_without_recurring_tasks_has_no_verdict_on_them() -> None:

@@ -158,7 +158,9 @@ class Session:
         return self._moment.replica_lag
 
     def rows(self, sql: str, **binds: object) -> list[tuple[Any, ...]]:
-        """Every row of one statement with :name binds; a sequence is expanded: ``id IN :ids``, never ``NOT IN``.
+        r"""Every row of one statement with :name binds; a sequence is expanded: ``id IN :ids``, never ``NOT IN``.
+
+        A colon that begins no name is written ``\:`` (casts with ``::`` are known).
 
         Raises ProbeError. Where ``Reason`` speaks of the statement (SCHEMA, DENIED, LOCKED, ...) the session goes on.
         """

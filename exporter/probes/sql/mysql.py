@@ -7,6 +7,7 @@ on 0000-00-00.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import pymysql  # type: ignore[import-untyped]
@@ -30,6 +31,7 @@ _ANSWER_BYTES: Final = 64 << 20
 _DATES: Final = {
     FIELD_TYPE.DATE, FIELD_TYPE.DATETIME, FIELD_TYPE.NEWDATE, FIELD_TYPE.TIME, FIELD_TYPE.TIMESTAMP, FIELD_TYPE.YEAR,
 }  # fmt: skip
+_PIECE: Final = 1 << 18
 _GLANCE: Final = 0.02
 """The time-out of the socket is set anew when it differs by more than this many seconds."""
 _CONVERSIONS: Final = {key: value for key, value in pymysql.converters.conversions.items() if key not in _DATES}
@@ -54,13 +56,20 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
     budget: int = _ANSWER_BYTES
     _last_timeout: float = -1.0
 
+    def connect(self, sock: socket.socket | None = None) -> None:
+        """Connect. The local socket is ours: PyMySQL leaves its own open where nobody listens on it."""
+        if sock is None and self.unix_socket:
+            sock = _local(self.unix_socket, self.connect_timeout)
+            self._secure = True
+        super().connect(sock)
+
     def query(self, sql: str | bytes, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - PyMySQL's own signature
         """Send a statement; its answer has a budget of its own."""
         self.budget = _ANSWER_BYTES
         return int(super().query(sql, unbuffered))
 
     def _read_bytes(self, num_bytes: int) -> bytes:
-        data = b""
+        data = bytearray()
         try:
             self.budget -= num_bytes
             while len(data) < num_bytes:
@@ -68,7 +77,7 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
         except BaseException:
             self._force_close()
             raise
-        return data
+        return bytes(data)
 
     def _piece(self, at_most: int) -> bytes:
         if self.budget < 0:
@@ -79,7 +88,7 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
         if abs(left - self._last_timeout) > _GLANCE:
             self._last_timeout = left
             self._sock.settimeout(left)
-        piece = bytes(self._rfile.read1(at_most))
+        piece = bytes(self._rfile.read1(min(at_most, _PIECE)))
         if not piece:
             raise ConnectionResetError
         return piece
@@ -98,14 +107,13 @@ class Driver:
     def connect(self, limit: Limit) -> Link:
         """Connect and set the session up; raises ProbeError."""
         address = self._address
-        socket = address.host if address.host.startswith("/") else None
         try:
             connection = _Connection(
                 user=address.user, password=address.password.encode(), host=address.host, port=address.port,
-                unix_socket=socket, database=address.database, charset="utf8mb4", conv=_CONVERSIONS,
-                autocommit=True, program_name="jobwarden", local_infile=False, defer_connect=True,
+                unix_socket=address.host if address.host.startswith("/") else None, database=address.database,
+                charset="utf8mb4", conv=_CONVERSIONS, autocommit=True, program_name="jobwarden", local_infile=False,
                 connect_timeout=max(0.1, limit.left()), read_timeout=self._deadline, write_timeout=self._deadline,
-                **self._tls.arguments(address.where),
+                defer_connect=True, **self._tls.arguments(address.where),
             )  # fmt: skip
             connection.limit = limit
             connection.connect()
@@ -165,6 +173,17 @@ class Link:
         """Close the connection; a frozen server is not waited for."""
         if self._connection.open:
             self._connection.close()
+
+
+def _local(path: str, patience: float) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.settimeout(patience)
+        made.connect(path)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def _statement_limit(connection: _Connection, seconds: float) -> str:

@@ -37,7 +37,8 @@ _SWITCHES: Final = {
     "sslverify": _VERIFY_CA,
     "ssl_verify_identity": _VERIFY_IDENTITY,
 }
-_IGNORED: Final = frozenset({"charset"})
+_IGNORED: Final = frozenset({"charset", "connect_timeout", "read_timeout", "write_timeout"})
+"""Ours are what the probe's deadline allows."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -27,10 +28,17 @@ _FORMATS: Final = {(1, 1): False, (2, 2): True}
 """Write and read version, bytes 18 and 19: journal or WAL."""
 _SHARED_FIRST: Final = 0x40000002
 _SHARED_SIZE: Final = 510
+_DEAD_MAN_SWITCH: Final = 128
+_FLOCK: Final = "hhqqi"
+"""struct flock: type, whence, start, length, pid (fcntl(2))."""
+_PAUSE: Final = 0.02
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 State = tuple[int, ...] | None
-"""Device, inode, size, mtime and ctime of a file; None where there is none."""
+"""Device, inode, size and mtime of a file; None where there is none.
+
+Not its ctime: opened by root, SQLite gives -wal and -shm to the owner of the database, who mostly has them already.
+"""
 
 _turns: dict[str, threading.Lock] = {}
 _turns_lock = threading.Lock()
@@ -54,9 +62,26 @@ class File:
     wal: bool
     turn: threading.Lock
 
-    def beside(self, suffix: str) -> State:
-        """The state of the file of that name with a suffix."""
-        return state_of(self.path + suffix)
+    def states(self) -> tuple[State, State, State, State]:
+        """Of the file itself, of its -wal, -shm and -journal."""
+        first, wal, shm, journal = (state_of(self.path + suffix) for suffix in ("", "-wal", "-shm", "-journal"))
+        return first, wal, shm, journal
+
+    def in_use(self) -> bool:
+        """Whether a process has the -shm open: each one has a shared lock on its byte 128 (os_unix.c, UNIX_SHM_DMS).
+
+        Asked before SQLite opens it: closing it again would drop SQLite's locks.
+        """
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _DEAD_MAN_SWITCH, 1, 0)
+        try:
+            descriptor = os.open(self.path + "-shm", _READ)
+            try:
+                answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, asked)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise failed(self.path + "-shm", error) from None
+        return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 
     def replaced(self) -> bool:
         """Whether the path has come to name another file."""
@@ -77,7 +102,7 @@ def state_of(path: str) -> State:
         return None
     except OSError as error:
         raise failed(path, error) from None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def hold(path: str, limit: Limit, patience: float) -> File:
@@ -104,14 +129,14 @@ def hold(path: str, limit: Limit, patience: float) -> File:
         raise
     file = File(real, descriptor, wal=False, turn=turn)
     try:
-        _examine(file, path, limit, patience)
+        _examine(file, path, patience)
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _examine(file: File, path: str, limit: Limit, patience: float) -> None:
+def _examine(file: File, path: str, patience: float) -> None:
     try:
         if not stat.S_ISREG(os.fstat(file.descriptor).st_mode):
             raise ProbeError(Reason.RACING, f"{shown(path)} was replaced while it was looked at; look again")
@@ -132,14 +157,15 @@ def _examine(file: File, path: str, limit: Limit, patience: float) -> None:
         )
     file.wal = wal
     if wal:
-        _share(file, path, limit, patience)
+        _share(file, path, patience)
 
 
-def _share(file: File, path: str, limit: Limit, patience: float) -> None:
+def _share(file: File, path: str, patience: float) -> None:
     """Take the shared lock that every reader of a WAL database has; a few attempts, as SQLite's busy handler."""
     pause = threading.Event()
-    end = limit.left() - patience
-    while True:
+    for attempt in range(1 + int(patience / _PAUSE)):
+        if attempt:
+            pause.wait(_PAUSE)
         try:
             fcntl.lockf(file.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_SIZE, _SHARED_FIRST)
         except OSError as error:
@@ -147,9 +173,7 @@ def _share(file: File, path: str, limit: Limit, patience: float) -> None:
                 raise failed(path, error) from None
         else:
             return
-        if limit.left() <= max(0.0, end):
-            raise locked(path)
-        pause.wait(0.02)
+    raise locked(path)
 
 
 def locked(path: str) -> ProbeError:

@@ -40,5 +40,8 @@ def _written(sql: str, binds: Mapping[str, object], dialect: DefaultDialect) -> 
         for name, value in binds.items()
     ]
     compiled = text(sql).bindparams(*parameters).compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    if missing := [bind.key for bind in compiled.binds.values() if bind.required]:
+        # SQLAlchemy would send NULL for it; where a colon is meant, it is written \:
+        raise ValueError(f"no value for :{missing[0]} of a statement")
     values = compiled.params
     return str(compiled), tuple(values[name] for name in getattr(compiled, "positiontup", None) or ())

@@ -26,10 +26,11 @@ def read_claims(
     """
     known = {row.owner.id: row for row in rows}
     groups = reading.session.rows(
-        "SELECT x.process_id, p.id, j.queue_name, COUNT(*), MIN(x.created_at), MAX(x.created_at)"
+        "SELECT g.process_id, p.id, g.queue_name, g.number, g.oldest, g.newest FROM"
+        " (SELECT x.process_id, j.queue_name, COUNT(*) AS number, MIN(x.created_at) AS oldest,"
+        " MAX(x.created_at) AS newest"
         f" FROM solid_queue_claimed_executions x {JOB_OF[reading.session.dialect]}"
-        " LEFT JOIN solid_queue_processes p ON p.id = x.process_id"
-        " GROUP BY x.process_id, p.id, j.queue_name"
+        " GROUP BY x.process_id, j.queue_name) g LEFT JOIN solid_queue_processes p ON p.id = g.process_id"
     )
     claims = []
     for process_id, row_id, queue, count, oldest, newest in groups:

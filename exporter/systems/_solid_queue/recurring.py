@@ -52,8 +52,8 @@ def _judge_tasks(
         if kept:
             remembered[key] = newest
         is_late = late(TaskHistory(key, schedule, newest), reading.clock.now, zones=zones) if kept else None
-        last = max(runs[key], default=None)
-        found.append(RecurringTask(key, None if last is None else reading.clock.at(last), bool(is_late)))
+        last = max(newest if kept else runs[key], default=None)
+        found.append(RecurringTask(key, None if last is None else reading.clock.at(last), is_late))
     for gone in remembered.keys() - {key for key, _ in tasks}:
         del remembered[gone]
     return found

@@ -250,6 +250,17 @@ def test_jobs_are_mapped_and_unknown_parts_stay_absent() -> None:
     assert only(series, "recurring_last_run_timestamp_seconds") == {("nightly",): NOW - 50}
 
 
+@pytest.mark.parametrize(
+    ("late", "shown"), [((None, None), {}), ((None, True), {(): 1}), ((False, None), {(): 0}), ((), {(): 0})]
+)
+def test_lateness_that_nobody_can_know_is_not_counted_as_none(
+    late: tuple[bool | None, ...], shown: dict[tuple[()], int]
+) -> None:
+    """Of tasks that are all unknown there is no series; where some are known it counts those."""
+    tasks = tuple(RecurringTask(f"task {number}", None, known) for number, known in enumerate(late))
+    assert only(flat(snapshot(Jobs(recurring=tasks))), "recurring_late") == shown
+
+
 def test_every_reason_and_state_that_a_system_names_is_there_from_0_on() -> None:
     """A rule that compares an increase needs the 0 before it."""
     jobs = Jobs(
