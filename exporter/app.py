@@ -26,7 +26,8 @@ from exporter.probes.processes import Proc, boot_id
 from exporter.probes.scan import ProcessScan
 from exporter.probes.self_use import read_self_use
 from exporter.sampler import Post, Sampler
-from exporter.systems import System, registry
+from exporter.systems import options as options_of_systems
+from exporter.systems import registry
 from exporter.verdicts import headline, judge
 from exporter.watch import EpochOffset, HoldBudget, Surroundings
 from exporter.web.board import Health, SupervisorLine
@@ -105,13 +106,12 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigError: every problem at once.
     """
-    return configuration.load(path, {name: system.Options for name, system in registry().items()})
+    return configuration.load(path, options_of_systems())
 
 
 def post_for(options: SupervisorOptions, around: Surroundings) -> Post:
     """One configured supervisor with its looks."""
-    systems: dict[str, System] = registry()
-    return Post(options.name, options.system, systems[options.system].looks(options, around))
+    return Post(options.name, options.system, registry()[options.system].looks(options, around))
 
 
 async def look_once(config: Config, around: Surroundings) -> list[Snapshot]:

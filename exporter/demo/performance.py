@@ -15,7 +15,7 @@ from exporter.demo.stage import NAME, QUEUE, WORKERS, Stage, StageError, stage
 from exporter.demo.telling import Teller
 from exporter.model import Answer
 from exporter.status import show
-from exporter.systems import registry
+from exporter.systems import options
 from exporter.verdicts import headline, judge, standing
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ async def play(port: int, *, keep: bool, tier: ExitTier | None = None) -> None:
     try:
         around = surroundings("/proc", tier=tier)
         async with stage(around.clock) as made:
-            systems = {name: system.Options for name, system in registry().items()}
-            app = App(load_text(made.configuration, systems, name="demo.yml"), around)
+            app = App(load_text(made.configuration, options(), name="demo.yml"), around)
             well = await _beside(app, Story(app, made, Teller(around.clock), keep=keep), port)
     except (StartError, StageError) as error:
         raise SystemExit(f"the demo cannot start: {error}") from None

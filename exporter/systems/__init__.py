@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     from exporter.config.schema import SupervisorOptions
@@ -51,10 +51,36 @@ class System(Protocol):
         ...
 
 
-def registry() -> dict[str, System]:
+T = TypeVar("T")
+
+
+class Shipped(Mapping[str, T]):
+    """Something of each shipped system, by name. A system is imported when it is asked for: memory is a promise."""
+
+    def __init__(self, take: Callable[[System], T]) -> None:
+        self._take = take
+        self._names = tuple(one.name for one in pkgutil.iter_modules(__path__) if not one.name.startswith("_"))
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._take(cast("System", importlib.import_module(f"{__name__}.{name}")))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def registry() -> Mapping[str, System]:
     """Every system that is shipped, by name."""
-    return {
-        module.name: cast("System", importlib.import_module(f"{__name__}.{module.name}"))
-        for module in pkgutil.iter_modules(__path__)
-        if not module.name.startswith("_")
-    }
+    return Shipped(lambda system: system)
+
+
+def options() -> Mapping[str, type[SupervisorOptions]]:
+    """The options of every shipped system, by its name."""
+    return Shipped(lambda system: system.Options)

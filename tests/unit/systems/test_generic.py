@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +12,6 @@ from exporter.config import ConfigError, load_text
 from exporter.model import Children, Heartbeats, MainProcess, Probe
 from exporter.systems import generic, registry
 from tests.trees import Supervisor, surroundings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def options(text: str) -> generic.Options:
@@ -77,3 +76,14 @@ def test_an_owner_that_is_no_user_here_is_refused_with_a_remedy(tmp_path: Path) 
     """Not ignored: it is a safety setting."""
     with pytest.raises(ConfigError, match="not a user of this machine; write the user's number"):
         options(f"{{name: a, system: generic, process: {{pidfile: {tmp_path}/a.pid, owner: nobody-of-that-name}}}}")
+
+
+def test_a_configuration_imports_the_systems_that_it_names_and_no_database() -> None:
+    """Fifty supervisors without a database must fit into 64 MiB."""
+    program = (
+        "import sys; from exporter.app import load_config; from pathlib import Path; load_config(Path(sys.argv[1]));"
+        "print(sorted({'exporter.systems.solid_queue', 'cronsim', 'sqlalchemy'} & sys.modules.keys()))"
+    )
+    example = Path(__file__).parents[2] / "config" / "good_smallest.yml"
+    done = subprocess.run([sys.executable, "-c", program, example], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
