@@ -83,10 +83,8 @@ class Options(SupervisorOptions):
 def looks(options: SupervisorOptions, surroundings: Surroundings) -> tuple[Look, ...]:
     """The process tree if a process is configured, and the database."""
     mine = cast("Options", options)
-    if mine.process is not None:
-        known = {"identity": mine.process.identity, "pick": mine.process.pick or "topmost"}
-        if mine.process.pidfile is not None and mine.process.identity is None:
-            known["identity"] = MatchOptions(cmdline=IDENTITY)
+    if mine.process is not None and mine.process.pidfile is not None and mine.process.identity is None:
+        known = {"identity": MatchOptions(cmdline=IDENTITY)}
         mine = mine.model_copy(update={"process": mine.process.model_copy(update=known)})
     plans = tuple(RolePlan(role, Matcher(cmdline=rf"^solid-queue-{role}\(")) for role in ROLES)
     return SolidQueue(mine, surroundings, watch_for(mine, plans, surroundings, lists_members=True)).looks()

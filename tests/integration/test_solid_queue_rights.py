@@ -108,3 +108,17 @@ def test_D7_without_the_errors_only_the_failures_by_reason_are_missing(server: D
 def clock() -> Clock:
     """The real one."""
     return surroundings().clock
+
+
+def test_D7_a_table_without_any_right_leaves_the_others_as_they_are(server: DatabaseServer) -> None:
+    """MariaDB does not even show that it is there; what can be read is shown."""
+    owner, user = granted(server)
+    a_failed_job(owner)
+    name = urlsplit(user).username or ""
+    whom = name if "postgres" in owner else f"'{name}'@'%'"
+    server.sql(owner, f"REVOKE SELECT ON solid_queue_pauses FROM {whom}")
+    jobs = look(user)
+    assert jobs.trouble is not None
+    assert "solid_queue_pauses" in jobs.trouble.message
+    assert jobs.failure_classes == {"RuntimeError": 1}
+    assert {queue.paused for queue in jobs.queues} == {None}

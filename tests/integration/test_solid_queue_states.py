@@ -308,6 +308,8 @@ def test_a_killed_worker_is_missed_by_us_at_once(stage: Stage) -> None:
     assert rows_of(snapshot, HeartbeatState.DEAD) == {"worker": 1}
     assert stuck(snapshot)[StuckReason.DEAD_OWNER] == 2
     assert len([one for one in jobs(snapshot).samples if one.reason is StuckReason.DEAD_OWNER]) == 2
+    # The supervisor's title still names the dead one, and its row says that it was a worker.
+    assert (group(snapshot, "worker").live, group(snapshot, "worker").expected) == (2, 3)
 
 
 def test_a_worker_that_stands_still_is_stale_and_never_dead(stage: Stage) -> None:
@@ -361,7 +363,7 @@ def test_a_scheduler_that_stands_still_makes_its_task_late(stage: Stage) -> None
     sidecar = stage.sidecar()
     found = jobs(sidecar.look()).recurring
     assert found is not None
-    assert {task.task: task.late for task in found} == {"tick": False, "nightly": False, "cleanup": False}
+    assert {task.task: task.late for task in found} == {"tick": False, "nightly": None, "cleanup": None}
     assert {task.task: task.last_run_at for task in found} == {
         "tick": captured.moment("2026-11-21 03:34:20"), "nightly": None, "cleanup": None,
     }  # fmt: skip
@@ -373,43 +375,21 @@ def test_a_scheduler_that_stands_still_makes_its_task_late(stage: Stage) -> None
 # --- the run: one sidecar sees one state after the other
 
 
-@pytest.fixture
-def run(stage: Stage) -> Run:
-    """A sidecar that was started before the first state of the run."""
-    return Run(stage)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
+    """Each state of the run as one sidecar saw it that was there from the first to the last."""
+    stage = Stage(tmp_path_factory.mktemp("run"))
+    try:
+        sidecar = stage.sidecar()
+        return {name: Seen(stage.show(name), sidecar) for name in RUN}
+    finally:
+        stage.close()
 
 
-class Run:
-    """One sidecar, from state to state."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage, self.sidecar = stage, stage.sidecar()
-        self.seen: dict[str, Seen] = {}
-        self.states = iter(RUN)
-
-    def until(self, name: str) -> Seen:
-        """Go on until a state was seen."""
-        for at in self.states:
-            self.seen[at] = Seen(self.stage.show(at), self.sidecar)
-            if at == name:
-                break
-        return self.seen[name]
-
-    def see_the_supervisor_once_more(self) -> None:
-        """The second before 05a: its five processes were still its children, and the newest was not there in 04b."""
-        after = captured.state("05a_supervisor_killed_t0")
-        before = captured.state("04b_worker_sigstop_pruned").processes
-        supervisor = {**before[0], "cmdline": "solid-queue-fork-supervisor(1.5.0): supervising 29277, 29292"}
-        self.stage.go_to(after.captured_at - 1.0)
-        self.stage.tree.show([supervisor, *({**one, "ppid": supervisor["pid"]} for one in after.processes)])
-        self.sidecar.look()
-
-
-def test_the_whole_run_is_seen_by_one_sidecar_as_each_state_by_its_own(run: Run) -> None:
+def test_the_whole_run_is_seen_by_one_sidecar_as_each_state_by_its_own(run: dict[str, Seen]) -> None:
     """What the database alone says does not depend on what was seen before."""
-    run.until(RUN[-1])
-    assert list(run.seen) == RUN
-    for name, seen in run.seen.items():
+    assert [name[:2] for name in run] == ["01", "02", "03", "03", "04", "04", "05", "06", "07", "09"]
+    for name, seen in run.items():
         truth = seen.truth
         assert seen.snapshot.readings[Probe.JOBS].trouble is None, name
         assert rows_of(seen.snapshot) == kinds(truth["processes"]), name
@@ -420,39 +400,37 @@ def test_the_whole_run_is_seen_by_one_sidecar_as_each_state_by_its_own(run: Run)
         assert stuck(seen.snapshot).get(StuckReason.BLOCKED_EXPIRED, 0) == truth["blocked_expired"], name
 
 
-def test_a_sidecar_that_was_there_knows_every_row_whose_process_is_gone(run: Run) -> None:
+def test_a_sidecar_that_was_there_knows_every_row_whose_process_is_gone(run: dict[str, Seen]) -> None:
     """``rows_whose_pid_is_gone`` in every state, without the supervisor too: its host was learnt from it before."""
-    run.until(RUN[-1])
-    for name, seen in run.seen.items():
+    for name, seen in run.items():
         dead = sum(rows_of(seen.snapshot, HeartbeatState.DEAD).values())
         assert dead == seen.truth["rows_whose_pid_is_gone"], name
 
 
-def test_failures_are_counted_once_over_the_whole_run(run: Run) -> None:
+def test_failures_are_counted_once_over_the_whole_run(run: dict[str, Seen]) -> None:
     """A counter: a failure that is still there is no new one."""
-    run.until(RUN[-1])
-    for name, seen in run.seen.items():
+    for name, seen in run.items():
         assert jobs(seen.snapshot).failure_classes == seen.truth["failed"], name
 
 
-def test_the_jobs_of_a_killed_worker_are_stuck_while_solid_queue_sees_nothing(run: Run) -> None:
+def test_the_jobs_of_a_killed_worker_are_stuck_while_solid_queue_sees_nothing(run: dict[str, Seen]) -> None:
     """03a: Solid Queue counts no stale claim; two jobs are of a worker that is a zombie. In 03b they have failed."""
-    seen = run.until("03a_worker_zombie")
+    seen = run["03a_worker_zombie"]
     assert seen.truth["claimed_stale"] == 0
     assert {r: n for r, n in stuck(seen.snapshot).items() if r is not StuckReason.BLOCKED_EXPIRED} == {
         StuckReason.DEAD_OWNER: 2
     }
     worker = group(seen.snapshot, "worker")
     assert (worker.live, worker.zombies, worker.expected) == (2, 1, 3)
-    seen = run.until("03b_worker_replaced")
+    seen = run["03b_worker_replaced"]
     assert StuckReason.DEAD_OWNER not in stuck(seen.snapshot)
     worker = group(seen.snapshot, "worker")
     assert (worker.live, worker.zombies, worker.expected, worker.exit_codes) == (3, 0, 3, {"SIGKILL": 1})
 
 
-def test_a_sidecar_that_was_there_tells_everybody_dead_when_all_were_killed(run: Run) -> None:
+def test_a_sidecar_that_was_there_tells_everybody_dead_when_all_were_killed(run: dict[str, Seen]) -> None:
     """06: five rows are dead and the jobs are of dead owners, before and after their beats are stale."""
-    seen = run.until("06_everything_killed_stale")
+    seen = run["06_everything_killed_stale"]
     assert rows_of(seen.snapshot, HeartbeatState.DEAD) == {"supervisor": 1, "worker": 3, "scheduler": 1}
     assert rows_of(seen.snapshot, HeartbeatState.STALE, HeartbeatState.FRESH) == {}
     assert stuck(seen.snapshot)[StuckReason.DEAD_OWNER] == seen.truth["claimed_stale"] == 5
@@ -460,26 +438,35 @@ def test_a_sidecar_that_was_there_tells_everybody_dead_when_all_were_killed(run:
     assert seen.metrics["supervisor_up",] == 0
 
 
-def test_who_outlives_the_supervisor_is_an_orphan_process(run: Run) -> None:
-    """05a: five processes have got another parent, one of them without a row; the dead supervisor holds no job."""
-    run.until("04b_worker_sigstop_pruned")
-    run.see_the_supervisor_once_more()
-    seen = run.until("05a_supervisor_killed_t0")
+def test_who_outlives_the_supervisor_is_an_orphan_process(stage: Stage) -> None:
+    """``reparented``. 05a: five processes have got another parent, one of them without a row.
+
+    The newest of them was forked after 04b. So the second before 05a is put in, when all were its children.
+    """
+    sidecar = stage.sidecar()
+    before = stage.show("04b_worker_sigstop_pruned").processes
+    sidecar.look()
+    after = captured.state("05a_supervisor_killed_t0")
+    supervisor = {**before[0], "cmdline": "solid-queue-fork-supervisor(1.5.0): supervising 29277, 29292"}
+    stage.go_to(after.captured_at - 1.0)
+    stage.tree.show([supervisor, *({**one, "ppid": supervisor["pid"]} for one in after.processes)])
+    sidecar.look()
+    seen = Seen(stage.show(after.name), sidecar)
     assert seen.metrics["orphan_processes",] == seen.truth["reparented"] == 5
     assert rows_of(seen.snapshot, HeartbeatState.DEAD) == {"supervisor": 1}
     assert {reason for reason in stuck(seen.snapshot) if reason is not StuckReason.BLOCKED_EXPIRED} == set()
     assert {one.role: one.live for one in children(seen.snapshot).groups if one.live} == {}
 
 
-def test_the_row_of_a_process_that_nobody_watched_as_a_child_is_judged_by_its_number(run: Run) -> None:
+def test_the_row_of_a_process_that_nobody_watched_as_a_child_is_judged_by_its_number(run: dict[str, Seen]) -> None:
     """05a: the newest worker was forked between two looks; its row belongs to a supervisor that we know."""
-    seen = run.until("05a_supervisor_killed_t0")
+    seen = run["05a_supervisor_killed_t0"]
     assert rows_of(seen.snapshot, HeartbeatState.FRESH) == {"worker": 3, "scheduler": 1}
 
 
-def test_claims_without_a_row_are_orphaned_since_they_were_first_seen_so(run: Run) -> None:
+def test_claims_without_a_row_are_orphaned_since_they_were_first_seen_so(run: dict[str, Seen]) -> None:
     """07: five jobs; nobody is left, and no row is dead."""
-    seen = run.until("07_orphans")
+    seen = run["07_orphans"]
     orphaned = [one for one in jobs(seen.snapshot).stuck if one.reason is StuckReason.ORPHANED and one.count]
     assert {one.queue: one.count for one in orphaned} == {"default": 4, "slow_reports": 1}
     assert {one.oldest_at for one in orphaned} == {seen.state.captured_at}
@@ -487,9 +474,9 @@ def test_claims_without_a_row_are_orphaned_since_they_were_first_seen_so(run: Ru
     assert rows_of(seen.snapshot) == {}
 
 
-def test_an_orderly_stop_leaves_nothing_stuck(run: Run) -> None:
+def test_an_orderly_stop_leaves_nothing_stuck(run: dict[str, Seen]) -> None:
     """09: jobs went back to ready, rows and PID file are gone; no owner is dead and no claim is left."""
-    seen = run.until("09_after_sigterm")
+    seen = run["09_after_sigterm"]
     assert stuck(seen.snapshot) == {}
     assert rows_of(seen.snapshot) == {}
     assert in_state(seen.snapshot, JobState.IN_PROCESS) == {}

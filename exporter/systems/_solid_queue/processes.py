@@ -42,12 +42,12 @@ def read_processes(reading: Reading) -> list[ProcessRow]:
         f" FROM solid_queue_processes ORDER BY id LIMIT {MOST_PROCESSES}"
     )
     found = [row for row in (_process(reading, cells) for cells in rows) if row is not None]
-    newest = max(((row.owner.id, row.owner.registered_at or 0.0) for row in found), default=None)
-    before = reading.memory.newest_process
-    if newest is not None:
-        if before is not None and newest[0] < before[0] and newest[1] > before[1]:
+    present, before = {(row.owner.id, row.owner.registered_at) for row in found}, reading.memory.processes
+    if present:
+        # Ids only grow. Those of one moment do not grow with their times, and whoever has the highest may leave first.
+        if before and not present & before and max(row[0] for row in present) < max(row[0] for row in before):
             reading.memory.failures.start_anew()  # ids began anew: it is another database
-        reading.memory.newest_process = newest
+        reading.memory.processes = present
     return found
 
 

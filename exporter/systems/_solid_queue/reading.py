@@ -48,7 +48,8 @@ class Memory:
     """Task -> its newest runs, by the database's clock."""
     failed: tuple[tuple[int, int], float, dict[str, int]] | None = None
     """Number and newest of the failed jobs, when they were counted by queue (monotonic), and what came of it."""
-    newest_process: tuple[int, float] | None = None
+    processes: set[tuple[int, float | None]] = field(default_factory=set)
+    """Id and registration of the process rows of the newest look that saw any."""
     newest_claim: tuple[int, float] | None = None
     """Id of the newest claim ever seen, and the database's time at that look."""
 
@@ -67,20 +68,25 @@ class Reading:
 
     def __init__(self, session: Session, clock: Clock, terms: Terms, memory: Memory) -> None:
         self.session, self.terms, self.memory, self.our_clock = session, terms, memory, clock
+        self._wall = clock.wall()  # at once: session.now is of this moment
         self.tables = session.tables("solid_queue_")
-        missing = [f"solid_queue_{name}" for name in NEEDED if f"solid_queue_{name}" not in self.tables]
-        if missing:
-            words = (
-                f"there is no {', no '.join(missing)}; known are the schemas of Solid Queue 0.3 to 1.7: mend the URL"
-            )
-            raise ProbeError(Reason.SCHEMA, words + " (its database, its search_path) or create the tables")
+        self.troubles = [*self._missing()]
         memory.zone.offset = session.zone_offset
-        self._wall = clock.wall()
         self.set_clock()
         self.cells, self.tally = Cells(), Tally()
-        self.troubles: list[Trouble] = []
         self.holding: set[int] = set()
         """Process rows that have claims."""
+
+    def _missing(self) -> Iterator[Trouble]:
+        """Tables that every version has and that are not there; MySQL also hides those that we may not read."""
+        missing = [f"solid_queue_{name}" for name in NEEDED if f"solid_queue_{name}" not in self.tables]
+        if not missing:
+            return
+        words = f"there is no {', no '.join(missing)}; known are the schemas of Solid Queue 0.3 to 1.7: "
+        words += "mend the URL (its database, its search_path), create the tables, or grant SELECT on them"
+        if f"solid_queue_{NEEDED[0]}" in missing:
+            raise ProbeError(Reason.SCHEMA, words)
+        yield Trouble(Reason.SCHEMA, words)
 
     def set_clock(self) -> None:
         """Take the clock by what is known of the zone now."""
