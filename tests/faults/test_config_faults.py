@@ -1,4 +1,4 @@
-"""Rows C1 to C14, C16, C18 to C20 of the fault list: what a configuration can do to us."""
+"""Rows C1 to C16, C18 to C20 of the fault list: what a configuration can do to us."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from exporter.cli import main
 from exporter.config import Config, ConfigError, Severity, check_combination, load, load_text
 from exporter.config.remediation import RemediationOptions
 from exporter.config.schema import DatabaseOptions, SupervisorOptions
@@ -517,6 +518,7 @@ def test_C13_secret_file_that_others_can_read_is_a_warning(tmp_path: Path) -> No
         "QZX9K://J7VWY",
         "sqlite:///QZX9K",
         "sqlite:////QZX9K/",
+        "postgresql+QZX9K://J7VWY@QKX/QZK",
         "postgresql://QZX9K:J7\x00VWY@QKX/QZK",
     ],
 )
@@ -537,6 +539,9 @@ def test_C14_dsn_errors_name_key_and_position_and_no_character_of_it(dsn: str) -
         "postgresql://reader@[::1]/app?sslmode=require",
         "postgresql:///app?host=/run/postgresql",
         "mysql+pymysql://reader:x@db/app",
+        "postgres://reader:x@db/app?sslmode=require",
+        "mysql2://reader:x@db/app?encoding=utf8mb4",
+        "trilogy://reader:x@db/app?socket=/run/mysqld/mysqld.sock",
     ],
 )
 def test_C14_sound_dsns_are_accepted(dsn: str) -> None:
@@ -544,6 +549,45 @@ def test_C14_sound_dsns_are_accepted(dsn: str) -> None:
     options = load_text(database(url=dsn), SYSTEMS).supervisors[0]
     assert isinstance(options, StoreOptions)
     assert options.database.dsn.reveal() == dsn
+
+
+# ------------------------------------------------------------------------------------------ C15: a driver is missing
+
+FOUR = """supervisors:
+  - {name: a, system: store, database: {url: "postgresql://QZX9K:J7VWY@QKX/QZK"}}
+  - {name: b, system: store, database: {url: "mysql://QZX9K:J7VWY@QKX/QZK"}}
+  - {name: c, system: store, database: {url: "sqlite:////srv/queue.sqlite3"}}
+  - {name: d, system: generic, process: {pidfile: relative}}
+"""
+
+
+def test_C15_a_missing_driver_is_a_problem_beside_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with the exact command; SQLite needs none; the rest of the file is reported on, and no URL is shown."""
+    monkeypatch.setattr("exporter.config.dsn.find_spec", lambda _: None)
+    problems = refused(FOUR)
+    said = "the driver for this database is not installed; run pip install"
+    assert problems[:2] == [
+        f"c.yml:2:46: supervisors[0].database.url: {said} 'jobwarden[postgres]'",
+        f"c.yml:3:46: supervisors[1].database.url: {said} 'jobwarden[mysql]'",
+    ]
+    assert problems[2].startswith("c.yml:5:51: supervisors[3].process.pidfile: the path is relative")
+    assert not set("QZXKJVWY79") & set("".join(problems))
+
+
+def test_C15_check_exits_3_with_every_problem(
+    file: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command itself, with the systems that are shipped."""
+    monkeypatch.setattr("exporter.config.dsn.find_spec", lambda _: None)
+    path = file(FOUR.replace("system: store", "system: solid_queue").encode())
+    monkeypatch.setattr("sys.argv", ["jobwarden", "check", f"--config.file={path}"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    assert ended.value.code == 3
+    assert (told.out + told.err).count("pip install 'jobwarden[") == 2
+    assert f"{path}:5:51: " in told.out + told.err
+    assert "J7VWY" not in told.out + told.err
 
 
 # --------------------------------------------------------------------- C16: any configuration that passes, passes again

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from exporter.clock import Clock
+
+
+ANSWER_BYTES: Final = 12 << 20
+"""What one statement may bring: the longest of a look, some 10,000 rows, is far below; an endless one is not kept."""
+ROW_BYTES: Final = 200
+"""What a row costs beside its text, about."""
+
+
+class EndlessError(Exception):
+    """An answer longer than any that was asked for (row D13)."""
+
+
+def kept(pieces: Iterable[Iterable[tuple[Any, ...]]], limit: Limit) -> list[tuple[Any, ...]]:
+    """All rows of an answer that comes in pieces; raises EndlessError, and TimeoutError when the time is over."""
+    rows: list[tuple[Any, ...]] = []
+    budget = ANSWER_BYTES
+    for piece in pieces:
+        for row in piece:
+            rows.append(row)
+            budget -= ROW_BYTES + sum(len(cell) for cell in row if isinstance(cell, str | bytes))
+            if budget < 0:
+                raise EndlessError
+        if limit.left() <= 0:
+            raise TimeoutError
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ import pymysql.connections  # type: ignore[import-untyped]
 import pymysql.converters  # type: ignore[import-untyped]
 from pymysql.constants import FIELD_TYPE  # type: ignore[import-untyped]
 
-from exporter.probes.sql.link import Moment
-from exporter.probes.sql.mysql_errors import DRIVER_ERRORS, EndlessError, connect_error, statement_error
+from exporter.probes.sql.link import ANSWER_BYTES, ROW_BYTES, EndlessError, Moment
+from exporter.probes.sql.mysql_errors import DRIVER_ERRORS, connect_error, statement_error
 from exporter.probes.sql.mysql_tls import tls_of
 from exporter.probes.sql.statements import formatted
 
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from exporter.probes.sql.address import Address
     from exporter.probes.sql.link import Limit
 
-_ANSWER_BYTES: Final = 64 << 20
-"""No answer is longer than this: 10,000 rows of a look are far below, an endless reply is above (row D13)."""
+_GREETING_BYTES: Final = 64 << 10
+"""What a server may say before it has let us in."""
+_HEADER: Final = 4
+"""Bytes of a packet's header; a row is a packet."""
 _DATES: Final = {
     FIELD_TYPE.DATE, FIELD_TYPE.DATETIME, FIELD_TYPE.NEWDATE, FIELD_TYPE.TIME, FIELD_TYPE.TIMESTAMP, FIELD_TYPE.YEAR,
 }  # fmt: skip
@@ -53,7 +55,7 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
     """
 
     limit: Limit
-    budget: int = _ANSWER_BYTES
+    budget: int = _GREETING_BYTES
     _last_timeout: float = -1.0
 
     def connect(self, sock: socket.socket | None = None) -> None:
@@ -65,19 +67,19 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
 
     def query(self, sql: str | bytes, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - PyMySQL's own signature
         """Send a statement; its answer has a budget of its own."""
-        self.budget = _ANSWER_BYTES
+        self.budget = ANSWER_BYTES
         return int(super().query(sql, unbuffered))
 
     def _read_bytes(self, num_bytes: int) -> bytes:
-        data = bytearray()
+        data = b""
         try:
-            self.budget -= num_bytes
+            self.budget -= ROW_BYTES if num_bytes == _HEADER else num_bytes
             while len(data) < num_bytes:
-                data += self._piece(num_bytes - len(data))
+                data += self._piece(num_bytes - len(data))  # mostly one piece: a row is short, and buffered
         except BaseException:
             self._force_close()
             raise
-        return bytes(data)
+        return data
 
     def _piece(self, at_most: int) -> bytes:
         if self.budget < 0:

@@ -16,6 +16,7 @@ import pymysql  # type: ignore[import-untyped]
 
 from exporter.model import Reason
 from exporter.probes.errors import ProbeError
+from exporter.probes.sql.link import EndlessError
 from exporter.words import clean
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 _MESSAGE: Final = 200
 _ACCOUNT: Final = re.compile(r"(?: (?:to|for))?(?: user)? '[^']*'@'[^']*'")
 """Who was denied something; for messages without users."""
-
-
-class EndlessError(Exception):
-    """An answer longer than any that was asked for."""
 
 
 DRIVER_ERRORS: Final = (
@@ -92,6 +89,7 @@ _REFUSED: Final = (
 )
 
 _STATEMENTS: Final[Mapping[int, tuple[Reason, str]]] = {
+    **dict.fromkeys((1820, 1862), (Reason.AUTH, "the user's password has expired; give the user a new one")),
     **dict.fromkeys((1146, 1054, 1049, 1046, 1109, 1051, 1060, 1064, 1305, 1932), (Reason.SCHEMA, _MIGRATED)),
     **dict.fromkeys(
         (1142, 1143, 1044, 1045, 1227, 1345, 1356, 1370), (Reason.DENIED, "GRANT SELECT on it to the user")

@@ -8,6 +8,7 @@ statement has its own ``BEGIN READ ONLY`` with settings that end with it.
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -16,7 +17,7 @@ from psycopg.adapt import AdaptersMap, Loader
 
 from exporter.model import Reason
 from exporter.probes.errors import ProbeError
-from exporter.probes.sql.link import Moment
+from exporter.probes.sql.link import EndlessError, Moment, kept
 from exporter.probes.sql.postgresql_errors import connect_error, refuses_options, statement_error, too_late
 from exporter.probes.sql.statements import formatted
 
@@ -36,6 +37,9 @@ _AS_TEXT: Final = (19, 25, 114, 705, 1042, 1043, 1082, 1083, 1114, 1184, 1186, 1
 
 name, text, json, unknown, bpchar, varchar, date, time, timestamp, timestamptz, interval, timetz, jsonb (pg_type.dat).
 """
+
+_CHUNK: Final = 100 if psycopg.capabilities.has_stream_chunked() else 1
+"""Rows that libpq hands over at once; before its version 17 it knows one and all."""
 
 _IN_FORCE: Final = (
     "current_setting('default_transaction_read_only') = 'on' AND current_setting('statement_timeout') <> '0'"
@@ -69,10 +73,6 @@ for _oid in _AS_TEXT:
     _ADAPTERS.register_loader(_oid, _AsText)
 
 
-class LateError(Exception):
-    """The server did not answer until the session's limit."""
-
-
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that gives up at the session's limit: libpq itself waits for ever (fact F20)."""
 
@@ -82,13 +82,17 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
         """Run one exchange with the server."""
         return super().wait(self._until_late(gen), min(interval, _GLANCE), *rest, **more)
 
+    def _try_cancel(self, **_: object) -> None:
+        """Nothing: after every error psycopg's stream() would open another connection to cancel what has ended."""
+
     def _until_late(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        wanted = next(gen, None)
         try:
+            wanted = next(gen)
             while True:
                 ready = yield wanted
                 if self.limit is not None and self.limit.left() <= 0:
-                    raise LateError
+                    self.close()
+                    raise TimeoutError
                 wanted = gen.send(ready)
         except StopIteration as end:
             return end.value
@@ -168,12 +172,11 @@ class Link:
             composed.SQL("set_config({}, {}, true)").format(name, value) for name, value in guards.items()
         )
         self._prelude = composed.SQL("BEGIN READ ONLY; SELECT ") + calls
-        self._late = False
 
     @property
     def alive(self) -> bool:
         """False once the connection is broken, or was given up in the middle of an answer."""
-        return not self._late and not self._connection.closed
+        return not self._connection.closed
 
     def moment(self, limit: Limit) -> Moment:
         """The server's clock; on a replica the time up to which it is complete."""
@@ -198,11 +201,15 @@ class Link:
         self._connection.limit = limit
         try:
             if not self._guarded:
-                return self._connection.execute(statement.encode(), values).fetchall()
-            return self._guarded_rows(statement, values)
-        except LateError:
-            self._late = True
+                return self._asked(statement, values, limit)
+            return self._guarded_rows(statement, values, limit)
+        except TimeoutError:
+            self._connection.close()
             raise too_late(self._where) from None
+        except EndlessError:
+            raise ProbeError(
+                Reason.PROTOCOL, f"{self._where} gave an answer that does not end; is it really PostgreSQL?"
+            ) from None
         except (psycopg.Error, psycopg.Warning) as error:
             raise statement_error(error, self._address, alive=self.alive) from None
         except (OverflowError, UnicodeError, ValueError) as error:
@@ -210,12 +217,21 @@ class Link:
                 Reason.MALFORMED, f"{self._where}: an answer could not be read ({type(error).__name__})"
             ) from None
 
-    def _guarded_rows(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    def _asked(self, statement: str, values: tuple[Any, ...], limit: Limit) -> list[tuple[Any, ...]]:
+        """The rows of one statement; of one only: stream() has the server refuse a second one behind a semicolon."""
+        answer = self._connection.cursor().stream(statement.encode(), values, size=_CHUNK)
+        try:
+            return kept(iter(lambda: list(islice(answer, _CHUNK)), []), limit)
+        except (TimeoutError, EndlessError):
+            self._connection.close()  # before stream() reads what is left of the answer
+            raise
+
+    def _guarded_rows(self, statement: str, values: tuple[Any, ...], limit: Limit) -> list[tuple[Any, ...]]:
         connection = self._connection
         connection.execute(self._prelude)
         done = False
         try:
-            rows = connection.execute(statement.encode(), values).fetchall()
+            rows = self._asked(statement, values, limit)
             done = True
         finally:
             if not connection.closed and (done or connection.info.transaction_status):

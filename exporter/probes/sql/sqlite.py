@@ -19,6 +19,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -26,7 +28,7 @@ from exporter.model import Reason
 from exporter.probes.errors import ProbeError
 from exporter.probes.files import shown
 from exporter.probes.sql import sqlite_file
-from exporter.probes.sql.link import Moment
+from exporter.probes.sql.link import EndlessError, Moment, kept
 from exporter.probes.sql.statements import marked
 from exporter.words import clean
 
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
 
 _OPCODES: Final = 1_000
 """Of SQLite's virtual machine between two looks at the clock: some 10 microseconds."""
-_LONGEST: Final = 16 << 20
+_PIECE: Final = 100
+"""Rows that are fetched before the clock is looked at."""
+_LONGEST: Final = 4 << 20
 """No value of a look is longer; a hostile file cannot have us hold a gigabyte."""
 _MESSAGE: Final = 200
 
@@ -194,7 +198,11 @@ class Link:
             raise ProbeError(Reason.INTERNAL, f"{shown(self._path)} is closed already; report it as a bug")
         statement, values = marked(sql, binds)
         try:
-            return self._connection.execute(statement, values).fetchall()
+            # closed at once: SQLite keeps the file open, and its locks, as long as a statement is under way
+            with closing(self._connection.execute(statement, values)) as cursor:
+                return kept(iter(partial(cursor.fetchmany, _PIECE), []), limit)
+        except (TimeoutError, EndlessError) as error:
+            raise self._cut(error) from None
         except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
             raise self._translated(error) from None
 
@@ -224,6 +232,13 @@ class Link:
 
     def _late(self) -> bool:
         return self._limit.left() <= 0
+
+    def _cut(self, error: TimeoutError | EndlessError) -> ProbeError:
+        if isinstance(error, TimeoutError):
+            return ProbeError(Reason.TIMEOUT, f"{shown(self._path)}: interrupted; {_REMEDIES[Reason.TIMEOUT]}")
+        return ProbeError(
+            Reason.PROTOCOL, f"{shown(self._path)} gave an answer that does not end; is it the right file?"
+        )
 
     def _translated(self, error: Exception) -> ProbeError:
         code: int | None = getattr(error, "sqlite_errorcode", None)
