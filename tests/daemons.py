@@ -83,6 +83,8 @@ class Server(ABC):
 
     polite: signal.Signals = signal.SIGTERM
     """Ends it in good order, without waiting for its clients."""
+    quick: signal.Signals = signal.SIGKILL
+    """Ends it where nothing of it is needed any more."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str] | None = None) -> None:
         self.folder = folder
@@ -178,7 +180,7 @@ class Server(ABC):
 
     def close(self) -> None:
         """End it, and remove what it wrote."""
-        self._end(self.polite)
+        self._end(self.quick)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:

@@ -71,6 +71,7 @@ class PostgresServer(DatabaseServer):
     """PostgreSQL. ``settings`` come on top of the fast ones; ``environ`` is added to the environment."""
 
     polite = signal.SIGINT  # "fast shutdown": sessions are ended, not waited for
+    quick = signal.SIGQUIT  # "immediate shutdown": as kill -9, but gives shared memory back
     scheme = "postgresql"
     home = "postgres"
 
@@ -164,6 +165,7 @@ class MariaDbServer(DatabaseServer):
         super().__init__(own_folder(), environ)
         self.program = program
         self.settings = {
+            "tmpdir": str(self.folder),  # a mariadbd deletes what another one has in a shared one
             "datadir": f"{self.folder}/data", "socket": f"{self.folder}/socket", "pid-file": f"{self.folder}/pid",
             "port": str(self.port), "bind-address": "127.0.0.1", "skip-name-resolve": "1",
             "default-time-zone": "+05:30", "character-set-server": "utf8mb4",

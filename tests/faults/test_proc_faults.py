@@ -360,7 +360,8 @@ def test_X5_a_process_without_arguments_is_a_process() -> None:
     """argv of length 0 (the kernel makes it one empty string) matches by name, and no pattern of its command line."""
     # By way of bash: Python 3.13 itself refuses an empty argv[0].
     with subprocess.Popen(["bash", "-c", 'exec -a "" /bin/sh'], stdin=subprocess.PIPE) as running:
-        roles = (RolePlan("titled", Matcher(cmdline=".")), RolePlan("rest", Matcher(comm="^sh$")))
+        # Other tests' servers may be children of ours as well: only shells are of interest.
+        roles = (RolePlan("titled", Matcher(cmdline=".", comm="^sh$")), RolePlan("rest", Matcher(comm="^sh$")))
         watch = Watch(plan(pid=os.getpid(), roles=roles), surroundings())
         wait_until(lambda: watch.around.proc.stat(running.pid).comm == b"sh")
         found = watch.look()

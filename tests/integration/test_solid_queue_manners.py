@@ -15,7 +15,7 @@ import pytest
 from exporter.model import Probe, Reason
 from tests.captured import FOLDER, Sidecar, state
 from tests.solid_queue_schema import Store, load_dump
-from tests.trees import surroundings
+from tests.trees import surroundings, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,11 +183,12 @@ def test_between_two_looks_a_server_has_one_idle_session_of_ours_and_no_lock(
             assert trouble(sidecar) is None
             if dialect == "postgresql":
                 sessions = "SELECT state FROM pg_stat_activity WHERE application_name = 'jobwarden'"
-                assert store.rows(f"{sessions} AND datname = current_database()") == [("idle",)]
+                wait_until(lambda: store.rows(f"{sessions} AND datname = current_database()") == [("idle",)])
                 store.change("SET lock_timeout = '200ms'")
             else:
                 sessions = "SELECT command FROM information_schema.processlist WHERE db = DATABASE()"
-                assert store.rows(f"{sessions} AND id <> CONNECTION_ID()") == [("Sleep",)]
+                # It takes the server a moment to write down that it has answered.
+                wait_until(lambda: store.rows(f"{sessions} AND id <> CONNECTION_ID()") == [("Sleep",)])
                 store.change("SET lock_wait_timeout = 1")
             began = time.monotonic()
             store.change(f"ALTER TABLE solid_queue_jobs ADD COLUMN {column}_new integer")

@@ -91,7 +91,7 @@ def fill(store: Store) -> None:
         make("recurring_executions", 1, FINISHED // 2, job_id="i", task_key=name, run_at=_run_at(store), **made)
         for task in range(TASKS):
             store.insert("recurring_tasks", key=f"q{task}", schedule="* * * * *", static=True, created_at=NOW)
-        for process, beat in ((1, NOW), (2, NOW - 3600)):
+        for process, beat in ((1, time.time()), (2, NOW - 3600)):  # NOW may be minutes ago: it is when it was collected
             store.insert(
                 "processes", id=process, kind="Worker", pid=4711, hostname="elsewhere", name=f"worker-{process}",
                 metadata='{"queues":"*"}', created_at=NOW - 86400, last_heartbeat_at=beat,
