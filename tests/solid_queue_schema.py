@@ -302,7 +302,7 @@ class Store:
         }
         mark = "`" if self.dialect == "mysql" else '"'
         sql = (
-            f"INSERT INTO {PREFIX}{table} ({', '.join(f'{mark}{name}{mark}' for name in values)})"  # noqa: S608 - our names
+            f"INSERT INTO {PREFIX}{table} ({', '.join(f'{mark}{name}{mark}' for name in values)})"
             f" VALUES ({', '.join(f':{name}' for name in values)})"
         )
         if self.dialect == "postgresql":

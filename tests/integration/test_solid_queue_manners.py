@@ -179,17 +179,16 @@ def test_between_two_looks_a_server_has_one_idle_session_of_ours_and_no_lock(
     load_dump(url, FOLDER / DUMPS[dialect] / "01_busy.sql")
     sidecar = watch(url)
     with Store(url) as store:
+        if dialect == "postgresql":
+            sessions = "SELECT state FROM pg_stat_activity WHERE application_name = 'jobwarden'"
+            sessions, idle, patience = f"{sessions} AND datname = current_database()", "idle", "lock_timeout = '200ms'"
+        else:
+            sessions = "SELECT command FROM information_schema.processlist WHERE db = DATABASE()"
+            sessions, idle, patience = f"{sessions} AND id <> CONNECTION_ID()", "Sleep", "lock_wait_timeout = 1"
+        store.change(f"SET {patience}")
         for column in ("first", "second"):
             assert trouble(sidecar) is None
-            if dialect == "postgresql":
-                sessions = "SELECT state FROM pg_stat_activity WHERE application_name = 'jobwarden'"
-                wait_until(lambda: store.rows(f"{sessions} AND datname = current_database()") == [("idle",)])
-                store.change("SET lock_timeout = '200ms'")
-            else:
-                sessions = "SELECT command FROM information_schema.processlist WHERE db = DATABASE()"
-                # It takes the server a moment to write down that it has answered.
-                wait_until(lambda: store.rows(f"{sessions} AND id <> CONNECTION_ID()") == [("Sleep",)])
-                store.change("SET lock_wait_timeout = 1")
+            wait_until(lambda: store.rows(sessions) == [(idle,)])  # a server writes it down a moment after its answer
             began = time.monotonic()
             store.change(f"ALTER TABLE solid_queue_jobs ADD COLUMN {column}_new integer")
             assert time.monotonic() - began < 1.0
