@@ -296,8 +296,12 @@ def test_told_to_stop_the_demo_ends_at_once_and_well(tmp_path: Path, number: sig
 
 
 def test_with_keep_it_goes_on_until_told_to_stop(tmp_path: Path) -> None:
-    """After the timetable the mended supervisor can be looked at, and Ctrl-C ends it."""
-    demo = Running(tmp_path, COMMAND, "demo", "--port", "0", "--keep")
+    """After the timetable (here its first fault) the mended supervisor can be looked at, and Ctrl-C ends it."""
+    short = (
+        "from exporter.cli import main; from exporter.demo import performance;"
+        "performance.FAULTS = performance.FAULTS[:1]; main()"
+    )
+    demo = Running(tmp_path, sys.executable, "-c", short, "demo", "--port", "0", "--keep")
     demo.wait_for("Ctrl-C ends the demo")
     time.sleep(1)
     assert demo.process.poll() is None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.solid_queue_schema import create, dialect_of, insert, load_dump, rows
-from tests.unit.test_standin import (  # collected here once more, with another database
+from tests.integration.test_standin import (  # collected here once more, with another database
     app,
     test_a_failing_job_leaves_its_error,
     test_a_killed_worker_is_a_zombie_until_its_supervisor_reaps_it,
