@@ -190,7 +190,14 @@ class Proc:
 
     def executable(self, pid: int) -> str | None:
         """Path of the executable; None when we may not know it (another user's process)."""
-        place = f"{self.root}/{pid}/exe"
+        return self._link(pid, "exe")
+
+    def working_directory(self, pid: int) -> str | None:
+        """Path of the working directory; None when we may not know it (another user's process)."""
+        return self._link(pid, "cwd")
+
+    def _link(self, pid: int, name: str) -> str | None:
+        place = f"{self.root}/{pid}/{name}"
         try:
             return os.readlink(place).removesuffix(" (deleted)")
         except OSError as error:
@@ -200,7 +207,7 @@ class Proc:
                 return None
         for thread in self._other_threads(pid):
             try:
-                return os.readlink(f"{self.root}/{pid}/task/{thread}/exe").removesuffix(" (deleted)")
+                return os.readlink(f"{self.root}/{pid}/task/{thread}/{name}").removesuffix(" (deleted)")
             except OSError:
                 continue
         return None
@@ -261,6 +268,8 @@ class Proc:
             raise ProbeError(Reason.HIDDEN, f"{self.root} hides other users' processes (hidepid); run as the same user")
         try:
             os.close(os.pidfd_open(pid))
+        except OverflowError:
+            return False  # no pid_t is that great
         except OSError as error:
             if error.errno == errno.EPERM:
                 return True

@@ -105,7 +105,7 @@ class Owners:
         self.record = None
         if main is None:
             return
-        name = self.host or self._nodename(main)
+        name = self.host or self.nodename(main)
         if name is None and not self._has_written(main):
             return  # containers start together, with the same numbers: its own record may still be to come
         namespace, number = self.residents.place_of(main)
@@ -132,7 +132,7 @@ class Owners:
         found = Known(owner.id, at, owner.host, namespace, self.around.boot_id)
         self.known = [found, *(known for known in self.known if known.id != found.id)][:REMEMBERED]
 
-    def _nodename(self, main: ProcessRef) -> str | None:
+    def nodename(self, main: ProcessRef) -> str | None:
         """The host name that the main process goes by, where that is certain; None where it is not known.
 
         Ruby writes a title that is longer than the arguments over the environment (setproctitle.c), so that the one
@@ -170,6 +170,11 @@ class Owners:
         return self.known[0].host if self.known else None
 
     # --- judging
+
+    @property
+    def tells_dead(self) -> bool:
+        """Whether anybody could be called dead: not before a main process was matched with its record."""
+        return bool(self.known)
 
     def judge(
         self, owners: Iterable[Owner], main: ProcessRef | None, members: Collection[ProcessRef]

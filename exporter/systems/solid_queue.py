@@ -174,7 +174,8 @@ class SolidQueue:
             standings = self.owners.judge([row.owner for row in rows], main, [one.ref for one in members])
             self._enrol(rows, standings)
             mine = self._mine(rows)
-            jobs = read_jobs(reading, rows, standings, None if mine is None else {row.owner.id for row in mine})
+            told = None if mine is None else {row.owner.id for row in mine}
+            jobs = read_jobs(reading, rows, standings, told, tells_dead=self.owners.tells_dead)
         self.notes.keep("owners", self.owners.to_document())
         self.notes.keep("failures", self.memory.failures.to_document())
         if mine is None:

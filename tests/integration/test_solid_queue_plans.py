@@ -309,7 +309,7 @@ def test_all_that_was_put_in_was_seen(explained: Explained) -> None:
         stuck[one.reason] += one.count
     assert stuck == {
         StuckReason.ORPHANED: CLAIMED // 3, StuckReason.STALE_OWNER: CLAIMED // 3,
-        StuckReason.OVERRUNNING: CLAIMED // 3, StuckReason.DEAD_OWNER: 0,
+        StuckReason.OVERRUNNING: CLAIMED // 3,
         StuckReason.OVERDUE: SCHEDULED, StuckReason.BLOCKED_EXPIRED: BLOCKED,
     }  # fmt: skip
 

@@ -10,16 +10,20 @@ from urllib.parse import urlsplit
 import pytest
 
 from exporter.config import load_text
-from exporter.model import Jobs, JobState, Probe, Reason
+from exporter.model import Jobs, JobState, Probe, Reason, StuckReason
 from exporter.probes.errors import ProbeError
 from exporter.probes.sql import Database
 from exporter.systems import registry
+from tests import servers
 from tests.servers import PASSWORD
 from tests.solid_queue_schema import create, insert
 from tests.trees import surroundings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from exporter.clock import Clock
+    from tests.conftest import Require
     from tests.servers import DatabaseServer
 
 PAGE = (Path(__file__).parents[2] / "docs" / "systems" / "solid_queue.md").read_text(encoding="utf-8")
@@ -72,6 +76,28 @@ def test_the_documented_rights_are_enough(server: DatabaseServer, version: str) 
     assert jobs.trouble is None
     assert jobs.failure_classes == {"RuntimeError": 1}
     assert jobs.recurring == ()
+
+
+@pytest.fixture(scope="module")
+def western_server(require: Require) -> Iterator[DatabaseServer]:
+    """A MariaDB of five hours behind UTC: there a claim's time is held against its job's."""
+    with servers.mariadb(require, {"default-time-zone": "-05:00"}) as server:
+        yield server
+
+
+@pytest.mark.parametrize("documented", [True, False])
+def test_the_documented_rights_are_enough_west_of_utc(western_server: DatabaseServer, documented: bool) -> None:
+    """There the times of jobs are read as well; without a right to them claims are shown nevertheless."""
+    owner, user = granted(western_server)
+    if not documented:
+        name = urlsplit(user).username
+        western_server.sql(owner, f"REVOKE SELECT (created_at) ON solid_queue_jobs FROM '{name}'@'%'")
+    job = insert(owner, "jobs", queue_name="mail", class_name="MailJob")
+    insert(owner, "claimed_executions", bulk=True, job_id=job, process_id=None)
+    jobs = look(user)
+    assert (jobs.trouble is None) is documented
+    assert [one.count for one in jobs.stuck if one.reason is StuckReason.ORPHANED] == [1]
+    assert [queue.counts[JobState.IN_PROCESS] for queue in jobs.queues] == [1]
 
 
 def test_the_documented_rights_do_not_show_what_jobs_work_on(server: DatabaseServer, clock: Clock) -> None:

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def read_claims(
-    reading: Reading, rows: Sequence[ProcessRow], standings: Mapping[int, Standing], mine: Collection[int] | None
+    reading: Reading,
+    rows: Sequence[ProcessRow],
+    standings: Mapping[int, Standing],
+    mine: Collection[int] | None,
+    *,
+    tells_dead: bool,
 ) -> None:
     """Jobs in process, by the standing of their owner.
 
@@ -40,12 +45,13 @@ def read_claims(
             if at is not None:
                 reading.memory.zone.weigh(at, None if owner is None else owner.owner.registered_at, reading.clock.now)
         claims.append((process_id, row_id, owner, reading.queue(queue), int(count), times[0]))
-    _weigh_oldest_claims(reading)
+    reading.part(lambda: _weigh_oldest_claims(reading))  # it needs a right to one column more
     _weigh_newest_claim(reading)
     reading.set_clock()
-    reading.tally.reasons |= {StuckReason.ORPHANED, StuckReason.DEAD_OWNER, StuckReason.STALE_OWNER}
+    reading.tally.reasons.add(StuckReason.ORPHANED)
     if mine is not None:
         reading.tally.states.add(JobState.IN_PROCESS)
+        reading.tally.reasons |= {StuckReason.STALE_OWNER, *([StuckReason.DEAD_OWNER] if tells_dead else [])}
     stuck: dict[int, StuckReason] = {}
     for process_id, row_id, owner, queue, count, oldest in claims:
         if row_id is not None:
@@ -106,7 +112,7 @@ def _weigh_newest_claim(reading: Reading) -> None:
 
 
 def _sample(reading: Reading, stuck: Mapping[int, StuckReason]) -> None:
-    for some in chunks(sorted(stuck), 500):
+    for some in chunks(sorted(stuck, key=str), 500):  # SQLite keeps text in a column of numbers
         rows = reading.session.rows(
             f"SELECT x.job_id, x.process_id, j.queue_name FROM solid_queue_claimed_executions x"
             f" {JOB_OF[reading.session.dialect]} WHERE x.process_id IN :ids ORDER BY x.process_id, x.job_id LIMIT 1000",
@@ -123,7 +129,7 @@ def _overrunning(
 ) -> None:
     """Claims of living owners that are older than their class or queue may be."""
     shortest = reading.terms.limits.shortest_runtime
-    if shortest is None:
+    if shortest is None or mine is None:
         return
     reading.tally.reasons.add(StuckReason.OVERRUNNING)
     rows = reading.session.rows(
@@ -134,7 +140,7 @@ def _overrunning(
     )
     for job, process_id, queue_cell, class_cell, created in rows:
         at = reading.cells.moment(created, "claimed_executions.created_at")
-        elsewhere = mine is None or (process_id in known and process_id not in mine)
+        elsewhere = process_id in known and process_id not in mine
         if at is None or process_id in stuck or elsewhere:
             continue
         queue = reading.queue(queue_cell)

@@ -30,7 +30,7 @@ def read_failed(reading: Reading) -> None:
         "SELECT COUNT(*), MAX(f.job_id) FROM"
         f" (SELECT job_id FROM solid_queue_failed_executions ORDER BY job_id DESC LIMIT {MOST_COUNTED}) f"
     )[0]
-    mark, now = (int(number), int(newest or 0)), reading.our_clock.monotonic()
+    mark, now = (int(number), newest), reading.our_clock.monotonic()
     kept = reading.memory.failed
     if kept is None or _counted_too_long_ago(mark, kept[0], now - kept[1]):
         rows = reading.session.rows(
@@ -43,7 +43,7 @@ def read_failed(reading: Reading) -> None:
         reading.tally.count(queue, JobState.FAILED, count)
 
 
-def _counted_too_long_ago(mark: tuple[int, int], before: tuple[int, int], age: float) -> bool:
+def _counted_too_long_ago(mark: tuple[int, object], before: tuple[int, object], age: float) -> bool:
     if mark == before:
         return age > FAILED_AGAIN
     return mark[0] <= FEW_FAILED or age > FAILED_AGE

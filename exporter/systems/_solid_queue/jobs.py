@@ -12,6 +12,7 @@ from exporter.systems._solid_queue.failed import follow_failures, read_failed
 from exporter.systems._solid_queue.processes import lives
 from exporter.systems._solid_queue.recurring import read_recurring
 from exporter.systems._solid_queue.waiting import read_past, read_paused, read_waiting
+from exporter.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,14 +23,22 @@ if TYPE_CHECKING:
 
 
 def read_jobs(
-    reading: Reading, rows: Sequence[ProcessRow], standings: Mapping[int, Standing], mine: Collection[int] | None
+    reading: Reading,
+    rows: Sequence[ProcessRow],
+    standings: Mapping[int, Standing],
+    mine: Collection[int] | None,
+    *,
+    tells_dead: bool,
 ) -> Jobs:
-    """Everything about jobs. ``mine``: the process rows whose claims are reported; None: it is not known which."""
+    """Everything about jobs. ``mine``: the process rows whose claims are reported; None: it is not known which.
+
+    ``tells_dead``: whether an owner could be called dead at all; else nothing is said of dead ones, not even 0.
+    """
     tally, memory, terms = reading.tally, reading.memory, reading.terms
     paused: set[str] = set()
     recurring: list[RecurringTask] = []
     pauses_known = reading.part(lambda: paused.update(read_paused(reading)))
-    reading.part(lambda: read_claims(reading, rows, standings, mine))
+    reading.part(lambda: read_claims(reading, rows, standings, mine, tells_dead=tells_dead))
     for state in (JobState.READY, JobState.SCHEDULED, JobState.BLOCKED):
         reading.part(partial(read_waiting, reading, state))
     reading.part(lambda: read_past(reading, StuckReason.OVERDUE, "scheduled", "scheduled_at", terms.beat_interval))
@@ -49,7 +58,7 @@ def read_jobs(
 
     stuck, samples = tally.stuck(memory.first_seen, reading.our_clock.wall())
     if reading.cells.bad:
-        words = f"{reading.cells.bad} cells cannot be read, the first one: {reading.cells.first}"
+        words = f"{count(reading.cells.bad, 'cell')} cannot be read, the first one: {reading.cells.first}"
         reading.troubles.append(Trouble(Reason.MALFORMED, words))
     return Jobs(
         tally.queue_states(describe),

@@ -17,6 +17,8 @@ ROLES: Final = ("worker", "dispatcher", "scheduler")
 KINDS: Final = ("supervisor", *ROLES)
 """``kind``, lower case, without the (fork) or (async) that 0.4 to 0.6 and 1.3 and later add."""
 MOST_PROCESSES: Final = 10_000
+LONGEST_METADATA: Final = 1 << 16
+"""Characters: what a text column of MySQL takes. Cut short, a worker would serve none of its queues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,9 @@ def _process(reading: Reading, row: tuple[Any, ...]) -> ProcessRow | None:
         cells.moment(row[5], "processes.created_at"), beat, kind == "supervisor",
         cells.whole(row[4], "processes.supervisor_id"),
     )  # fmt: skip
-    return ProcessRow(owner, kind, reading.clock.now - beat, _queues(cells.text(row[7], "processes.metadata", 4096)))
+    return ProcessRow(
+        owner, kind, reading.clock.now - beat, _queues(cells.text(row[7], "processes.metadata", LONGEST_METADATA))
+    )
 
 
 def lives(row: ProcessRow, standings: Mapping[int, Standing], alive_threshold: float) -> bool:
@@ -75,7 +79,7 @@ def _queues(metadata: str | None) -> tuple[str, ...]:
     """The queues in the metadata of a worker: a string joined by commas, or a list."""
     try:
         value = json.loads(metadata or "null")
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for a thousand brackets
         return ()
     queues = value.get("queues") if isinstance(value, dict) else None
     parts = queues.split(",") if isinstance(queues, str) else queues if isinstance(queues, list) else ()

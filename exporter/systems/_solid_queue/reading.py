@@ -46,7 +46,7 @@ class Memory:
     zone: ZoneSuspicion = field(default_factory=ZoneSuspicion)
     last_runs: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Task -> its newest runs, by the database's clock."""
-    failed: tuple[tuple[int, int], float, dict[str, int]] | None = None
+    failed: tuple[tuple[int, object], float, dict[str, int]] | None = None
     """Number and newest of the failed jobs, when they were counted by queue (monotonic), and what came of it."""
     processes: set[tuple[int, float | None]] = field(default_factory=set)
     """Id and registration of the process rows of the newest look that saw any."""

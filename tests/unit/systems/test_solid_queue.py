@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from exporter.model import ChildGroup, Found
     from exporter.systems import Look
 
+OF_OWNERS = {StuckReason.DEAD_OWNER, StuckReason.STALE_OWNER}
 WORKER, DISPATCHER = "solid-queue-worker(1.5.0): waiting", "solid-queue-dispatcher(1.5.0): dispatching"
 
 
@@ -377,12 +378,31 @@ def test_scope_host_tells_nothing_of_hosts_until_it_is_known_which_is_ours(appli
     assert isinstance(trouble, Trouble)
     assert (trouble.reason, "set hostname:" in trouble.message) == (Reason.MISSING, True)
     assert stuck(jobs) == {}
+    assert {one.reason for one in jobs.stuck}.isdisjoint(OF_OWNERS)
     assert all(JobState.IN_PROCESS not in queue.counts for queue in jobs.queues)
     sidecar.tree()
     jobs, found = sidecar.jobs()
+    assert {one.reason for one in jobs.stuck} >= OF_OWNERS
     assert beats(found)["worker"] == {"fresh": 1}
     assert [queue.counts[JobState.IN_PROCESS] for queue in jobs.queues if queue.queue == "mail"] == [1]
     assert stuck(jobs) == {}
+    sidecar.close()
+
+
+@pytest.mark.realproc
+@pytest.mark.parametrize("hostname", ["auto", HOST])
+def test_nothing_is_said_of_dead_owners_before_the_supervisor_has_met_its_row(
+    application: Application, hostname: str
+) -> None:
+    """Absent, not 0: that nobody is dead is known only of a host whose supervisor was met; from then on it is said."""
+    application.claim(application.worker_row)
+    sidecar = Sidecar(application, hostname=hostname)
+    jobs, _ = sidecar.jobs()
+    assert StuckReason.DEAD_OWNER not in {one.reason for one in jobs.stuck}
+    assert {one.reason for one in jobs.stuck} >= {StuckReason.ORPHANED, StuckReason.STALE_OWNER}
+    sidecar.tree()
+    jobs, _ = sidecar.jobs()
+    assert [one.count for one in jobs.stuck if one.reason is StuckReason.DEAD_OWNER] == [0]
     sidecar.close()
 
 
@@ -551,7 +571,7 @@ def test_D7_a_table_without_a_right_costs_what_it_holds_and_nothing_else(
     assert beats(found)["worker"] == {"fresh": 1}
     assert {state for state in JobState if state not in jobs.queues[0].counts} == states
     reasons = {one.reason for one in jobs.stuck}
-    owned = {StuckReason.ORPHANED, StuckReason.DEAD_OWNER, StuckReason.STALE_OWNER}
+    owned = {StuckReason.ORPHANED, StuckReason.STALE_OWNER}
     assert (owned <= reasons) is (table != "claimed_executions")
     assert owned <= reasons or not owned & reasons
     assert (StuckReason.OVERDUE in reasons) is (table != "scheduled_executions")
@@ -583,5 +603,59 @@ def test_D10_bad_cells_are_told_and_the_rest_is_kept(application: Application) -
     assert beats(found)["worker"] == {HeartbeatState.FRESH.value: 1}
     assert jobs.trouble is not None
     assert jobs.trouble.reason is Reason.MALFORMED
-    assert jobs.trouble.message.startswith("1 cells cannot be read")
+    assert jobs.trouble.message.startswith("1 cell cannot be read")
+    sidecar.close()
+
+
+def test_D10_numbers_that_are_no_numbers_cost_no_look(application: Application) -> None:
+    """SQLite keeps any text in a column of numbers: claims of such owners are orphaned, such failures counted."""
+    store = application.store
+    store.change("PRAGMA foreign_keys = OFF")
+    for owner in (4711, "nobody", b"\x00\xff", 1.5):
+        store.insert("claimed_executions", job_id=application.job(), process_id=owner)
+    store.insert("failed_executions", job_id="none", error='{"exception_class":"AnError"}')
+    sidecar = Sidecar(application, process="none")
+    jobs, _ = sidecar.jobs()
+    assert stuck(jobs) == {("mail", StuckReason.ORPHANED): 4}
+    assert len(jobs.samples) == 4
+    assert jobs.failures["other"] == 1
+    assert sum(queue.counts[JobState.FAILED] for queue in jobs.queues) == 1
+    sidecar.close()
+
+
+@pytest.mark.parametrize("pid", [1 << 63, (1 << 63) - 1, 1 << 31, 0, -1, -(1 << 63)])
+def test_D10_a_pid_that_no_process_can_have_is_nobodys(application: Application, pid: int) -> None:
+    """Its row is dead, or left alone where the number is none at all; the others are judged."""
+    row = application.register("Worker", 1, application.row)
+    application.claim(row)
+    application.store.change(f"UPDATE solid_queue_processes SET pid = {pid} WHERE id = {row}")
+    sidecar = Sidecar(application)
+    sidecar.tree()
+    jobs, found = sidecar.jobs()
+    assert beats(found)["worker"]["fresh"] == 1 + (pid == 1 << 63)
+    assert stuck(jobs) == ({} if pid == 1 << 63 else {("mail", StuckReason.DEAD_OWNER): 1})
+    sidecar.close()
+
+
+@pytest.mark.parametrize(
+    "metadata", ["[" * 4000, '{"queues":' + "[" * 4000 + "]" * 4000 + "}", "[1", "1" * 5000, "null"]
+)
+def test_D10_metadata_that_cannot_be_read_serves_no_queue(application: Application, metadata: str) -> None:
+    """A worker without readable metadata is a worker nevertheless; the others still serve theirs."""
+    application.register("Worker", 78, metadata=metadata)
+    application.claim(application.worker_row)
+    sidecar = Sidecar(application, process="none")
+    jobs, found = sidecar.jobs()
+    assert beats(found)["worker"] == {"fresh": 2}
+    assert [queue.served for queue in jobs.queues if queue.queue == "mail"] == [True]
+    sidecar.close()
+
+
+def test_a_worker_of_very_many_queues_serves_each_of_them(application: Application) -> None:
+    """However long its metadata is, it is read to its end."""
+    names = [f"a_queue_with_a_long_name_{number}" for number in range(1000)]
+    application.register("Worker", 78, metadata=f'{{"polling_interval":0.1,"queues":"{",".join(names)}"}}')
+    sidecar = Sidecar(application, process="none")
+    jobs, _ = sidecar.jobs()
+    assert {queue.queue for queue in jobs.queues if queue.served} >= set(names)
     sidecar.close()
