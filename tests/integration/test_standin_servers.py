@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.solid_queue_schema import create, dialect_of, insert, load_dump, rows
 from tests.integration.test_standin import (  # collected here once more, with another database
     app,
     test_a_failing_job_leaves_its_error,
@@ -26,6 +25,7 @@ from tests.integration.test_standin import (  # collected here once more, with a
     test_the_dispatcher_makes_due_jobs_ready,
     test_the_scheduler_enqueues_at_every_slot,
 )
+from tests.solid_queue_schema import create, dialect_of, insert, load_dump, rows
 
 if TYPE_CHECKING:
     from tests.servers import DatabaseServer
