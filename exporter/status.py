@@ -53,14 +53,14 @@ def show(snapshots: Sequence[Snapshot]) -> None:
                     table.add_row(*_row(group))
             if table.row_count:
                 console.print(table)
-        for beat in () if snapshot.heartbeats is None else snapshot.heartbeats.beats:
-            console.print(_beat(beat, snapshot.boottime), soft_wrap=True)
+        for line in _beats(snapshot):
+            console.print(line, soft_wrap=True)
         if snapshot.jobs is not None:
             table = _queues(snapshot.jobs, snapshot.taken_at)
             if table.row_count:
                 console.print(table)
-            for line in _jobs(snapshot.jobs, snapshot.taken_at):
-                console.print(line, soft_wrap=True)
+        for line in _below(snapshot):
+            console.print(line, soft_wrap=True)
         console.print()
 
 
@@ -117,6 +117,11 @@ def _row(group: ChildGroup) -> tuple[str | Text, ...]:
     expected = "-" if group.expected is None else str(group.expected)
     memory = f"{group.rss_bytes / 2**20:.0f} MiB"
     return (group.role, alive, expected, *map(str, states[:-1]), zombies, memory)
+
+
+def _beats(snapshot: Snapshot) -> Iterator[Text]:
+    for beat in () if snapshot.heartbeats is None else snapshot.heartbeats.beats:
+        yield _beat(beat, snapshot.boottime)
 
 
 def _beat(beat: Heartbeat, boottime: float) -> Text:
@@ -203,6 +208,17 @@ def _jobs(jobs: Jobs, now: float) -> Iterator[Text]:
         yield Text(f"{_INDENT}the database is a replica, {span(jobs.replica_lag)} behind")
 
 
+def _below(snapshot: Snapshot) -> Iterator[Text]:
+    """What stands under the tables."""
+    from rich.text import Text
+
+    if snapshot.jobs is not None:
+        yield from _jobs(snapshot.jobs, snapshot.taken_at)
+    if snapshot.issues is not None:
+        told = _top(snapshot.issues.counts, len(snapshot.issues.counts))
+        yield Text(f"{_INDENT}issues told by its own API: ").append(told or "none", "bold red" if told else "")
+
+
 def _stuck(jobs: Jobs, reason: StuckReason, now: float) -> str:
     counts = [one for one in jobs.stuck if one.reason is reason and one.count > 0]
     if not counts:
@@ -246,6 +262,7 @@ def _document(snapshot: Snapshot) -> dict[str, Any]:
             for b in snapshot.heartbeats.beats
         ],
         "jobs": None if snapshot.jobs is None else _jobs_document(snapshot.jobs),
+        "issues": None if snapshot.issues is None else dict(snapshot.issues.counts),
         "faults": [{"fault": f.kind, "answer": f.answer, "evidence": f.evidence} for f in faults],
         "probes": {
             probe: {"up": reading.up, "trouble": None if reading.trouble is None else reading.trouble.message}

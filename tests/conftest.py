@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests import servers
+from tests.redis_server import redis_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.redis_server import RedisServer
 
 REQUIRE_ALL = "JOBWARDEN_REQUIRE_ALL"
 """Set to 1 (by .ci/run), it turns "skipped, because a program or a permission is missing" into a failure."""
@@ -76,6 +79,13 @@ def mariadb_server(require: Require) -> Iterator[servers.MariaDbServer]:
 def pooled_server(require: Require, postgres_server: servers.PostgresServer) -> Iterator[servers.PgBouncer]:
     """pgbouncer in transaction mode in front of ``postgres_server``."""
     with servers.pgbouncer(require, postgres_server) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(require: Require) -> Iterator[RedisServer]:
+    """One Redis for all tests; the same holds."""
+    with redis_running(require) as server:
         yield server
 
 

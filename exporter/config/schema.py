@@ -118,12 +118,13 @@ class MatchOptions(Options):
     cmdline: Regex | None = None
     comm: Regex | None = None
     user: Regex | None = None
+    cwd: Regex | None = None
 
     @classmethod
     def relations(cls, given: Mapping[str, object]) -> Iterator[Flaw]:
         """At least one pattern: an empty match would be every process."""
         if not any(value is not None for value in given.values()):
-            yield Flaw("an empty match would take every process", "give at least one of exe, cmdline, comm, user")
+            yield Flaw("an empty match would take every process", "give at least one of exe, cmdline, comm, user, cwd")
 
 
 class ProcessOptions(Options):

@@ -210,5 +210,11 @@ DATABASE_REPLICA_LAG: Final = _gauge(
     "jobwarden_database_replica_lag_seconds", "supervisor", "By how much the replica that is asked is behind."
 )
 
+# ------------------------------------------------------------------------------------ the system's own API
+
+API_ISSUES: Final = _gauge(
+    "jobwarden_api_issues", "supervisor class", "What the system's own API complains of, by class of issue."
+)
+
 CATALOGUE: Final[tuple[Metric, ...]] = tuple(value for value in vars().copy().values() if isinstance(value, Metric))
 """All of the above, in that order."""

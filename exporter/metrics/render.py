@@ -77,6 +77,9 @@ def _supervisor(snapshot: Snapshot, now_boottime: float) -> Series:
         _children(series, children, groups)
     if jobs is not None:
         _jobs(series, jobs)
+    if snapshot.issues is not None:
+        for issue, number in _by_label(snapshot.issues.counts):
+            series.add(m.API_ISSUES, number, issue)
     _probes_detail(series, snapshot)
     if process is not None:
         _use(series, process.rss_bytes, process.cpu_seconds, SUPERVISOR_ROLE)

@@ -31,11 +31,13 @@ class Matcher:
     cmdline: str | None = None
     comm: str | None = None
     user: str | None = None
+    cwd: str | None = None
+    """Of the working directory: where one program runs many times, the only thing that tells them apart."""
 
     @property
     def judges_the_dead(self) -> bool:
         """Whether everything that it asks for is still there of a zombie."""
-        return self.comm is not None and self.cmdline is None and self.exe is None and self.user is None
+        return self.comm is not None and {self.cmdline, self.exe, self.user, self.cwd} == {None}
 
     def judge(self, proc: Proc, stat: Stat, cmdline: bytes | None = None) -> bool | None:
         """Whether this process matches; None when a part that decides may not be read.
@@ -51,12 +53,12 @@ class Matcher:
                 return False
         if self.user is not None and not self._user_matches(proc, stat.pid):
             return False
-        if self.exe is not None:
-            path = proc.executable(stat.pid)
-            if path is None:
-                return None
-            return bool(compiled(self.exe).search(path.encode("utf-8", "surrogateescape")))
-        return True
+        verdicts = [
+            _found(pattern, read(stat.pid))
+            for pattern, read in ((self.exe, proc.executable), (self.cwd, proc.working_directory))
+            if pattern is not None
+        ]
+        return False if False in verdicts else None if None in verdicts else True
 
     def _user_matches(self, proc: Proc, pid: int) -> bool:
         uid = proc.status(pid).get("Uid", "").split()
@@ -67,3 +69,7 @@ class Matcher:
         except KeyError:
             name = uid[0]
         return any(compiled(self.user or "").search(text.encode()) for text in (name, uid[0]))
+
+
+def _found(pattern: str, path: str | None) -> bool | None:
+    return None if path is None else bool(compiled(pattern).search(path.encode("utf-8", "surrogateescape")))

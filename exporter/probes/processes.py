@@ -181,6 +181,23 @@ class Proc:
                     raise
         return text.replace(b"\0", b" ").strip()
 
+    def environ(self, pid: int, limit: int) -> bytes:
+        """What the process was started with, entries ended by NUL; empty for zombies, kernel threads and during exec.
+
+        Raises:
+            ProbeError: gone, when the process ended; denied, fd_exhausted.
+        """
+        for thread in ("", *self._other_threads(pid)):  # where the leader ended first, the others have the memory
+            try:
+                block = self.read(f"{pid}/task/{thread}/environ" if thread else f"{pid}/environ", limit)
+            except ProbeError as error:
+                if error.reason is not Reason.GONE:  # ESRCH: it has no memory (since Linux 6.14)
+                    raise
+            else:
+                if block:
+                    return block
+        return b""
+
     def _other_threads(self, pid: int) -> list[str]:
         """Threads beside the leader: when it ended first, they alone have the memory and the executable."""
         try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def matcher(options: MatchOptions) -> Matcher:
     """The patterns of one match section."""
-    return Matcher(options.exe, options.cmdline, options.comm, options.user)
+    return Matcher(options.exe, options.cmdline, options.comm, options.user, options.cwd)
 
 
 def roles(options: Sequence[ChildOptions]) -> tuple[RolePlan, ...]:

@@ -86,6 +86,9 @@ def headline(snapshot: Snapshot, faults: Iterable[Fault]) -> str:
         words.append(f"{count(beating, 'heartbeat')} fresh")
     if snapshot.jobs is not None:
         words += jobs.summary(snapshot.jobs) or ["no job ready"]
+    issues = 0 if snapshot.issues is None else sum(snapshot.issues.counts.values())
+    if issues > 0:
+        words.append(f"{count(issues, 'issue')} told by its own API")
     return ", ".join(words) or "unknown"
 
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 EVERYTHING = "exporter"
 LEAVES = ("exporter.model", "exporter.clock", "exporter.words")
-OPTION_TYPES = ("exporter.config.schema", "exporter.config.fields")
+OPTION_TYPES = ("exporter.config.schema", "exporter.config.sections", "exporter.config.fields")
 
 # Part of the package -> what it may import, besides itself. Imports for type checkers follow the same table: who knows
-# a type depends on it. exporter.config.schema and .fields are named singly: a system makes its options of them, and
-# needs nothing of how a file is read (docs/adr/0003-systems-share-the-option-types.md).
+# a type depends on it. exporter.config.schema, .sections and .fields are named singly: a system makes its options of
+# them, and needs nothing of how a file is read (docs/adr/0003-systems-share-the-option-types.md).
 ALLOWED: dict[str, tuple[str, ...]] = {
     "exporter.model": (),
     "exporter.clock": (),

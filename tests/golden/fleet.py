@@ -11,6 +11,7 @@ from exporter.model import (
     Heartbeat,
     Heartbeats,
     HeartbeatState,
+    Issues,
     Jobs,
     JobState,
     MainProcess,
@@ -38,7 +39,7 @@ BROKEN = Snapshot(
     system="solid_queue",
     taken_at=NOW,
     boottime=BOOT,
-    probes=(Probe.PROCESS, Probe.CHILDREN, Probe.HEARTBEAT, Probe.JOBS),
+    probes=(Probe.PROCESS, Probe.CHILDREN, Probe.HEARTBEAT, Probe.JOBS, Probe.API),
     pidfile=PidFile(PidFileState.OK, "names pid 4242, which is the supervisor"),
     readings={
         Probe.PROCESS: Reading(
@@ -127,6 +128,13 @@ BROKEN = Snapshot(
             ),
             trouble=None,
             duration=0.031,
+            looked_at=NOW,
+            succeeded_at=NOW,
+        ),
+        Probe.API: Reading(
+            Issues({"scheduler_gone": 1, "workers_missing": 0}),
+            trouble=None,
+            duration=0.012,
             looked_at=NOW,
             succeeded_at=NOW,
         ),

@@ -13,6 +13,7 @@ from exporter.model import (
     Heartbeat,
     Heartbeats,
     HeartbeatState,
+    Issues,
     Jobs,
     JobState,
     Probe,
@@ -37,7 +38,7 @@ NOW, BOOT = 1_790_000_000.0, 50_000.0
 
 def snapshot(*values: Value) -> Snapshot:
     """A supervisor with these values of one look."""
-    probes = {Heartbeats: Probe.HEARTBEAT, Jobs: Probe.JOBS}
+    probes = {Heartbeats: Probe.HEARTBEAT, Jobs: Probe.JOBS, Issues: Probe.API}
     readings = {probes[type(value)]: Reading(value, None, 0.1, NOW, NOW) for value in values}
     return Snapshot("billing", "solid_queue", NOW, BOOT, readings, tuple(readings))
 
@@ -219,3 +220,13 @@ def test_D12_a_hostile_name_stays_a_name(name: str) -> None:
     assert "[bold]" in text
     (mine,) = json.loads(to_json([one]))["supervisors"]
     assert mine["jobs"]["queues"][0]["queue"] == json.loads(json.dumps(name))
+
+
+def test_what_the_system_says_of_itself_is_a_line(shown: Callable[..., list[str]]) -> None:
+    """Classes that have no issue are left out; what could not be asked has no line, and is null for programs."""
+    told = Issues({"scheduler_gone": 1, "quiet": 0, "workers_missing": 3})
+    assert shown(told)[1] == "issues told by its own API: 3 workers_missing, 1 scheduler_gone"
+    assert shown(Issues({"quiet": 0}))[1] == "issues told by its own API: none"
+    assert not any("API" in line for line in shown(Heartbeats(())))
+    assert document(told)["issues"] == {"scheduler_gone": 1, "quiet": 0, "workers_missing": 3}
+    assert document(Heartbeats(()))["issues"] is None

@@ -16,6 +16,7 @@ from exporter.model import (
     FaultKind,
     Heartbeat,
     Heartbeats,
+    Issues,
     MainProcess,
     Outcome,
     PidFile,
@@ -227,3 +228,11 @@ def test_the_headline_of_a_broken_supervisor_is_what_is_broken() -> None:
     stale = snapshot({Probe.PROCESS: MainProcess(up=False, words="gone")}, PidFile(PidFileState.DEAD, "gone"))
     assert headline(stale, judge(stale)) == "down: gone", "one evidence of two faults is told once"
     assert headline(Snapshot("a", "generic", NOW, BOOT), ()) == "not looked at yet"
+
+
+def test_the_headline_tells_what_the_system_says_of_itself() -> None:
+    """It is no fault by itself: what is wrong behind it has a verdict of its own."""
+    told = snapshot({Probe.PROCESS: UP, Probe.API: Issues({"scheduler_gone": 1, "workers_missing": 2, "quiet": 0})})
+    assert headline(told, judge(told)).endswith(", 3 issues told by its own API")
+    quiet = snapshot({Probe.PROCESS: UP, Probe.API: Issues({"quiet": 0})})
+    assert "API" not in headline(quiet, judge(quiet))

@@ -12,21 +12,24 @@ from exporter.config import load_text
 from exporter.config.document import MAX_ANCHORS, MAX_DEPTH, MAX_NODES
 from exporter.config.fields import LABEL_WORDS, ROLE_WORDS
 from exporter.config.schema import models_in
+from exporter.config.sections import ApiOptions, RedisOptions
 from exporter.systems import registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic import BaseModel
+
     from exporter.config.schema import SupervisorOptions
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(encoding="utf-8")
+SECTIONS: tuple[type[BaseModel], ...] = (
+    *(system.Options for system in registry().values()),
+    RedisOptions,
+    ApiOptions,
+)
 FIELDS = sorted(
-    {
-        (model.__name__, name)
-        for system in registry().values()
-        for model in models_in(system.Options)
-        for name in model.model_fields
-    }
+    {(model.__name__, name) for options in SECTIONS for model in models_in(options) for name in model.model_fields}
 )
 
 

@@ -31,7 +31,7 @@ def test_an_example_of_a_page_is_a_configuration_of_its_system(
     secret = tmp_path / "secret"
     secret.write_text("postgresql://jobwarden:secret@127.0.0.1/queue")
     secret.chmod(0o600)
-    config = load_text(re.sub(r"(url_file: )/run/secrets/\w+", rf"\g<1>{secret}", example), systems)
+    config = load_text(re.sub(r"((?:url|token|key)_file: )/run/secrets/\w+", rf"\g<1>{secret}", example), systems)
     assert {one.system for one in config.supervisors} == {system}
     assert config.warnings == ()
 

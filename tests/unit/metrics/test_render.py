@@ -372,3 +372,15 @@ def test_over_the_total_cap_every_supervisor_keeps_its_symptoms() -> None:
     assert len(ups[0]) == 10
     assert len(set(rendered.dropped.values())) == 1
     assert min(rendered.dropped.values()) > 0
+
+
+def test_issues_are_counted_by_class() -> None:
+    """From 0 where the system says so; nothing is there when its API could not be asked."""
+    series = flat(snapshot(model.Issues({"scheduler_gone": 1, "quiet": 0})))
+    assert only(series, "api_issues") == {("scheduler_gone",): 1, ("quiet",): 0}
+    assert only(flat(snapshot(Jobs())), "api_issues") == {}
+
+
+def test_classes_that_become_equal_are_summed() -> None:
+    """As all labels that nobody declared."""
+    assert only(flat(snapshot(model.Issues({"a\x00": 1, "a\x01": 2}))), "api_issues") == {("a?",): 3}

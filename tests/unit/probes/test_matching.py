@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +16,9 @@ from exporter.probes.errors import ProbeError
 from exporter.probes.matching import Matcher
 from exporter.probes.processes import Proc, Stat
 from tests.oddities import hostile, leaderless
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,51 @@ def test_X5_bytes_that_are_no_text_are_no_error() -> None:
     assert Matcher(comm="ü").judge(proc, STAT._replace(comm="fürst".encode())) is True
 
 
+def test_the_working_directory_tells_apart_what_is_otherwise_alike(tmp_path: Path) -> None:
+    """One program for two sites; a directory that was removed meanwhile still has its name."""
+    proc = Proc.at("/proc")
+    folder = tmp_path / "importer-1"
+    folder.mkdir()
+    with subprocess.Popen(["sleep", "60"], cwd=folder) as process:
+        try:
+            stat = proc.stat(process.pid)
+            assert Matcher(cwd="/importer-1$").judge(proc, stat) is True
+            assert Matcher(cwd="/importer-2$").judge(proc, stat) is False
+            assert Matcher(cwd="/importer-1$", exe="/python$").judge(proc, stat) is False
+            folder.rmdir()
+            assert Matcher(cwd="/importer-1$").judge(proc, stat) is True
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("matcher", "answer"),
+    [
+        (Matcher(cwd="x"), None),
+        (Matcher(cwd="x", exe="ruby"), None),
+        (Matcher(cwd="x", exe="python"), False),
+        (Matcher(cwd="x", comm="python"), False),
+    ],
+)
+def test_a_working_directory_that_may_not_be_read_is_unknown(matcher: Matcher, answer: bool | None) -> None:
+    """Unless another pattern decides."""
+
+    @dataclass(frozen=True, slots=True)
+    class Hidden(Told):
+        def working_directory(self, pid: int) -> str | None:
+            return None
+
+    assert matcher.judge(Hidden("/proc", native=True), STAT) is answer
+
+
+def test_zombies_are_judged_by_their_name_alone() -> None:
+    """All else is gone with their memory."""
+    assert Matcher(comm="x").judges_the_dead
+    for asks in ({"exe": "x"}, {"cmdline": "x"}, {"user": "x"}, {"cwd": "x"}):
+        assert not Matcher(comm="x", **asks).judges_the_dead
+    assert not Matcher().judges_the_dead
+
+
 @pytest.mark.timeout(5)
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*$", "(.*a){12}$", "((a*)*)*b"])
 def test_X7_a_pattern_that_backtracks_for_ever_elsewhere_is_linear_here(pattern: str) -> None:
@@ -122,7 +172,7 @@ def test_whoever_ended_meanwhile_is_gone() -> None:
     proc = Proc.at("/proc")
     with hostile(b"x") as pid:
         stat: Stat = proc.stat(pid)
-    for matcher in (Matcher(cmdline="x"), Matcher(user="root")):
+    for matcher in (Matcher(cmdline="x"), Matcher(user="root"), Matcher(cwd="/")):
         with pytest.raises(ProbeError) as caught:
             matcher.judge(proc, stat)
         assert caught.value.reason is Reason.GONE
@@ -133,5 +183,5 @@ def test_a_dead_leader_is_matched_by_what_its_living_threads_run() -> None:
     proc = Proc.at("/proc")
     with leaderless("importer: main") as pid:
         stat = proc.stat(pid)
-        assert Matcher(cmdline="importer: main", exe="python").judge(proc, stat) is True
+        assert Matcher(cmdline="importer: main", exe="python", cwd="/").judge(proc, stat) is True
         assert Matcher(cmdline="somebody else").judge(proc, stat) is False
