@@ -426,6 +426,7 @@ def test_X8_a_dead_leader_with_living_threads_is_alive(tier: ExitTier, role: str
     with leaderless("importer: worker") as pid:
         watched = pid if role == "main" else os.getpid()
         watch = Watch(plan(pid=watched), surroundings(tier=tier))
+        wait_until(lambda: watch.around.proc.live_thread_state(pid) is ProcessState.SLEEPING)  # it has just begun
         found = watch.look()
         if role == "main":
             assert (process(found).up, process(found).state) == (True, ProcessState.SLEEPING)
