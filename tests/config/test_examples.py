@@ -63,7 +63,7 @@ def test_all_keys_of_good_everything_arrive(systems: Systems) -> None:
     assert first["process"]["identity"]["exe"] == "^/usr/bin/importer$"
     assert first["children"][0] == {
         "role": "worker",
-        "match": {"exe": None, "cmdline": "importer: worker", "comm": None, "user": None},
+        "match": {"exe": None, "cmdline": "importer: worker", "comm": None, "user": None, "cwd": None},
         "expected": 8,
         "exits": "unexpected",
     }
