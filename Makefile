@@ -1,5 +1,5 @@
 # make demo and make test are all that a newcomer needs; both do all of their set-up, in .venv and nowhere else
-# (make test asks apt for Prometheus and database servers too, where it may: see scripts/system-packages.sh).
+# (make test asks apt for Prometheus and database servers too, and npm for a Dagu in .tools, where it may: see scripts/).
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -63,6 +63,7 @@ lint: $(ENVIRONMENT)
 .PHONY: system-packages
 system-packages:
 	@scripts/system-packages.sh test
+	@scripts/dagu-binary.sh
 
 $(ENVIRONMENT): requirements/dev.lock pyproject.toml scripts/make-venv.sh
 	@scripts/make-venv.sh $@
