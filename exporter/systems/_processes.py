@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from exporter.config.schema import MatchOptions
 from exporter.model import Probe
 from exporter.probes.matching import Matcher
 from exporter.systems import Look
@@ -13,7 +14,7 @@ from exporter.watch import PidFilePlan, RolePlan, Watch, WatchPlan
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from exporter.config.schema import ChildOptions, MatchOptions, ProcessOptions, SupervisorOptions
+    from exporter.config.schema import ChildOptions, ProcessOptions, SupervisorOptions
     from exporter.model import Found
     from exporter.watch import Surroundings
 
@@ -46,6 +47,18 @@ def watch_plan(name: str, options: ProcessOptions, interval: float, role_plans: 
         roles=role_plans,
         interval=interval,
     )
+
+
+Given = TypeVar("Given", bound="SupervisorOptions")
+
+
+def with_identity(options: Given, cmdline: str) -> Given:
+    """The options with a system's own identity for what a PID file names, where the configuration has none."""
+    process = options.process
+    if process is None or process.pidfile is None or process.identity is not None:
+        return options
+    known = process.model_copy(update={"identity": MatchOptions(cmdline=cmdline)})
+    return options.model_copy(update={"process": known})
 
 
 def watch_for(

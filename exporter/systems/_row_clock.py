@@ -8,6 +8,7 @@ is wrong, but what else is known of the row proves it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 SLACK: Final = 60.0
@@ -61,6 +62,10 @@ class RowClock:
             return self.at(row_time)
         possible = [at for at in (row_time, row_time - self.local) if at <= self.now + SLACK]
         return self.at(max(possible, default=min(row_time, row_time - self.local)))
+
+    def ago(self, seconds: float) -> str:
+        """So many seconds ago, written as every database compares it with its columns."""
+        return datetime.fromtimestamp(self.now - seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
     def age(self, row_time: float) -> float:
         """Seconds since then by the database's clock, never negative."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 from pydantic import Field
 
 from exporter.config.fields import AbsolutePath, Duration, Flaw
-from exporter.config.schema import JobLimitOptions, MatchOptions, SupervisorOptions, exactly_one
+from exporter.config.schema import JobLimitOptions, SupervisorOptions, exactly_one
 from exporter.model import Children, Found, Probe
 from exporter.probes.errors import ProbeError
 from exporter.probes.folders import Folder
@@ -28,7 +28,7 @@ from exporter.systems._dagu.processes import RUN_ROLE, Steps
 from exporter.systems._dagu.reading import Layout, Reading
 from exporter.systems._notes import Notes
 from exporter.systems._owners import Standing
-from exporter.systems._processes import process_look, watch_for
+from exporter.systems._processes import process_look, watch_for, with_identity
 from exporter.watch import RolePlan
 
 if TYPE_CHECKING:
@@ -86,10 +86,7 @@ class Options(SupervisorOptions):
 
 def looks(options: SupervisorOptions, surroundings: Surroundings) -> tuple[Look, ...]:
     """The process tree if a process is configured, and the files."""
-    mine = cast("Options", options)
-    if mine.process is not None and mine.process.pidfile is not None and mine.process.identity is None:
-        known = {"identity": MatchOptions(cmdline=IDENTITY)}
-        mine = mine.model_copy(update={"process": mine.process.model_copy(update=known)})
+    mine = with_identity(cast("Options", options), IDENTITY)
     # A run that fails, or is stopped, ends with an error: that is the DAG's business, and counted among the jobs.
     plans = (RolePlan(RUN_ROLE, Matcher(cmdline=r" --run-id[= ]"), exits_unexpected=False),)
     return Dagu(mine, surroundings, watch_for(mine, plans, surroundings)).looks()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 from pydantic import PlainValidator
 
 from exporter.config.fields import Duration, Flaw, Interval, one_line
-from exporter.config.schema import DatabaseOptions, JobLimitOptions, MatchOptions, SupervisorOptions, longer
+from exporter.config.schema import DatabaseOptions, JobLimitOptions, SupervisorOptions, longer
 from exporter.config.schema import Options as Section
 from exporter.model import Children, Found, Probe, Reason, Trouble
 from exporter.probes.errors import ProbeError
@@ -26,7 +26,7 @@ from exporter.systems import Look
 from exporter.systems._beats import Beat, heartbeats
 from exporter.systems._notes import Notes
 from exporter.systems._owners import Owners, Standing
-from exporter.systems._processes import process_look, watch_for
+from exporter.systems._processes import process_look, watch_for, with_identity
 from exporter.systems._registered import Register, Roster
 from exporter.systems._residents import Residents
 from exporter.systems._solid_queue.jobs import read_jobs
@@ -82,10 +82,7 @@ class Options(SupervisorOptions):
 
 def looks(options: SupervisorOptions, surroundings: Surroundings) -> tuple[Look, ...]:
     """The process tree if a process is configured, and the database."""
-    mine = cast("Options", options)
-    if mine.process is not None and mine.process.pidfile is not None and mine.process.identity is None:
-        known = {"identity": MatchOptions(cmdline=IDENTITY)}
-        mine = mine.model_copy(update={"process": mine.process.model_copy(update=known)})
+    mine = with_identity(cast("Options", options), IDENTITY)
     plans = tuple(RolePlan(role, Matcher(cmdline=rf"^solid-queue-{role}\(")) for role in ROLES)
     return SolidQueue(mine, surroundings, watch_for(mine, plans, surroundings, lists_members=True)).looks()
 

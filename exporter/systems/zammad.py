@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 from pydantic import Field, PlainValidator
 
 from exporter.config.fields import AbsolutePath, Duration, Flaw, one_line
-from exporter.config.schema import DatabaseOptions, JobLimitOptions, MatchOptions, SupervisorOptions
+from exporter.config.schema import DatabaseOptions, JobLimitOptions, SupervisorOptions
 from exporter.config.schema import Options as Section
 from exporter.config.sections import ApiOptions, RedisOptions
 from exporter.model import Children, Found, Heartbeats, Jobs, Probe, QueueState, Reason, Trouble
@@ -28,7 +28,7 @@ from exporter.probes.redis import RedisSource
 from exporter.probes.sql import Database
 from exporter.systems import Look
 from exporter.systems._notes import Notes
-from exporter.systems._processes import process_look, watch_for
+from exporter.systems._processes import process_look, watch_for, with_identity
 from exporter.systems._tally import FirstSeen
 from exporter.systems._zammad import services
 from exporter.systems._zammad.delayed_jobs import read_delayed_jobs
@@ -112,10 +112,7 @@ def _own_timing(given: Mapping[str, object]) -> Iterator[Flaw]:
 
 def looks(options: SupervisorOptions, surroundings: Surroundings) -> tuple[Look, ...]:
     """One look per source that is configured: each may fail by itself."""
-    mine = cast("Options", options)
-    if mine.process is not None and mine.process.pidfile is not None and mine.process.identity is None:
-        known = {"identity": MatchOptions(cmdline=IDENTITY)}
-        mine = mine.model_copy(update={"process": mine.process.model_copy(update=known)})
+    mine = with_identity(cast("Options", options), IDENTITY)
     plans = tuple(RolePlan(one.name, Matcher(cmdline=services.title(one))) for one in services.SERVICES)
     return Zammad(mine, surroundings, watch_for(mine, plans, surroundings, lists_members=True)).looks()
 

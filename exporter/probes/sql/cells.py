@@ -8,7 +8,8 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from exporter.words import clean
+from exporter.model import Reason, Trouble
+from exporter.words import clean, count
 
 _MOMENT: Final = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[ T]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,6}))?"
@@ -34,6 +35,13 @@ class Cells:
         """How many cells could not be read."""
         self.first = ""
         """The first of them in words: fit for a log line."""
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What could not be read, in words; None where everything could."""
+        if not self.bad:
+            return None
+        return Trouble(Reason.MALFORMED, f"{count(self.bad, 'cell')} cannot be read, the first one: {self.first}")
 
     def moment(self, cell: object, what: str) -> float | None:
         """Unix seconds, taken for UTC where the cell names no zone; None for NULL and for what is no time.

@@ -136,7 +136,7 @@ def _overrunning(
         "SELECT x.job_id, x.process_id, j.queue_name, j.class_name, x.created_at"
         f" FROM solid_queue_claimed_executions x {JOB_OF[reading.session.dialect]}"
         f" WHERE x.created_at <= :before ORDER BY x.created_at, x.id LIMIT {MOST_COUNTED}",
-        before=reading.ago(shortest - reading.clock.local),
+        before=reading.clock.ago(shortest - reading.clock.local),
     )
     for job, process_id, queue_cell, class_cell, created in rows:
         at = reading.cells.moment(created, "claimed_executions.created_at")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from exporter.model import Jobs, JobState, QueueState, Reason, RecurringTask, StuckReason, Trouble
+from exporter.model import Jobs, JobState, QueueState, RecurringTask, StuckReason
 from exporter.probes.sql import Dialect
 from exporter.systems._solid_queue.claims import read_claims
 from exporter.systems._solid_queue.failed import follow_failures, read_failed
 from exporter.systems._solid_queue.processes import lives
 from exporter.systems._solid_queue.recurring import read_recurring
 from exporter.systems._solid_queue.waiting import read_past, read_paused, read_waiting
-from exporter.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -57,9 +56,8 @@ def read_jobs(
         return QueueState(queue, {}, {}, terms.limits.latency_of(queue), served, pause)
 
     stuck, samples = tally.stuck(memory.first_seen, reading.our_clock.wall())
-    if reading.cells.bad:
-        words = f"{count(reading.cells.bad, 'cell')} cannot be read, the first one: {reading.cells.first}"
-        reading.troubles.append(Trouble(Reason.MALFORMED, words))
+    if reading.cells.trouble is not None:
+        reading.troubles.append(reading.cells.trouble)
     return Jobs(
         tally.queue_states(describe),
         stuck,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter.model import Reason, Trouble
@@ -103,11 +102,6 @@ class Reading:
             self.troubles.append(error.trouble)
             return False
         return True
-
-    def ago(self, seconds: float) -> str:
-        """So many seconds ago by the database's clock, as all three databases compare it with their columns."""
-        at = datetime.fromtimestamp(self.clock.now - seconds, UTC)
-        return at.strftime("%Y-%m-%d %H:%M:%S.%f")
 
     def queue(self, cell: object) -> str:
         """The name of a queue; of a job whose row is not there it is unknown."""

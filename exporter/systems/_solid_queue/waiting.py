@@ -81,7 +81,7 @@ def read_past(reading: Reading, reason: StuckReason, state: str, column: str, gr
         f"SELECT w.queue_name, COUNT(*), MIN(w.due) FROM (SELECT queue_name, {column} AS due"
         f" FROM solid_queue_{state}_executions WHERE {column} <= :before ORDER BY {column} LIMIT {MOST_COUNTED}) w"
         " GROUP BY w.queue_name",
-        before=reading.ago(grace),
+        before=reading.clock.ago(grace),
     )
     reading.tally.reasons.add(reason)
     for queue, count, due in rows:

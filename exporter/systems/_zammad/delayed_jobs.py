@@ -71,7 +71,7 @@ def _count(reading: Reading) -> bool:
         "SELECT w.queue, w.state, COUNT(*), MIN(w.run_at), MIN(w.created_at), MIN(w.locked_at), MIN(w.failed_at) FROM"
         f" (SELECT queue, run_at, created_at, locked_at, failed_at, {STATE} AS state FROM delayed_jobs"
         f" ORDER BY id LIMIT {MOST_COUNTED}) w GROUP BY w.queue, w.state",
-        now=reading.ago(0.0),
+        now=reading.clock.ago(0.0),
     )
     reading.tally.states.update(STATES)
     total = 0

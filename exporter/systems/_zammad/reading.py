@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from exporter.model import Reason, Trouble
@@ -76,10 +75,6 @@ class Reading:
             return False
         return True
 
-    def ago(self, seconds: float) -> str:
-        """So many seconds ago by the database's clock, as both databases compare it with their columns."""
-        return datetime.fromtimestamp(self.clock.now - seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-
     def queue(self, cell: object) -> str:
         """The name of a queue."""
         return NO_QUEUE if cell is None else self.cells.text(cell, "delayed_jobs.queue") or NO_QUEUE
@@ -87,7 +82,4 @@ class Reading:
     @property
     def trouble(self) -> Trouble | None:
         """The first thing that could not be read."""
-        if self.troubles or not self.cells.bad:
-            return self.troubles[0] if self.troubles else None
-        words = f"{self.cells.bad} cells cannot be read, the first one: {self.cells.first}"
-        return Trouble(Reason.MALFORMED, words)
+        return self.troubles[0] if self.troubles else self.cells.trouble
